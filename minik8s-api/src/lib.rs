@@ -1,0 +1,18 @@
+//! Kubernetes types and the rules that belong to them: the registry of kinds, defaulting, validation with field
+//! paths, selectors, quantities, patches, table columns and manifests.
+//!
+//! Nothing here is async and nothing here does IO: the same bytes in give the same answer out, which is why the API
+//! server, the command line and a test can all lean on it.
+//!
+//! Built-in kinds are the structs of [`k8s_openapi`]; the kinds of group `minik8s.io` are ordinary custom resources.
+//! [`Kind`] describes one of them to a server that does not know its type, and [`Registry`] finds it by path or name.
+
+pub mod field;
+pub mod kind;
+pub mod object;
+pub mod registry;
+
+pub use field::{FieldError, FieldErrors, FieldPath};
+pub use kind::{Cell, Column, Kind, KindBuilder};
+pub use object::{DecodeError, Decoded, Object, Resource};
+pub use registry::Registry;

@@ -1,0 +1,2 @@
+//! The minik8s command.
+fn main() {}

@@ -1,0 +1,312 @@
+//! The client: one concrete type in front of any server.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use minik8s_api::{Kind, Registry, Resource};
+use tower::util::BoxCloneSyncService;
+use tower::{Service, ServiceExt};
+
+use crate::error::ApiError;
+use crate::request::{
+    ApiRequest, ApiResponse, DeleteParams, EventType, ListParams, Operation, Patch, Payload, ResponseBody, User,
+    WatchParams, WriteParams,
+};
+use crate::stored::Stored;
+
+/// A handle on an API server, in this process or elsewhere. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    service: BoxCloneSyncService<ApiRequest, ApiResponse, ApiError>,
+    registry: Arc<Registry>,
+    user: User,
+    manager: Arc<str>,
+}
+
+impl Client {
+    /// A client of the server `service`, which knows the kinds of `registry`.
+    pub fn new<S>(service: S, registry: Arc<Registry>) -> Self
+    where
+        S: Service<ApiRequest, Response = ApiResponse, Error = ApiError> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+    {
+        Self {
+            service: BoxCloneSyncService::new(service),
+            registry,
+            user: User::internal(),
+            manager: "minik8s".into(),
+        }
+    }
+
+    /// The same client, writing as the field manager `name`.
+    #[must_use]
+    pub fn field_manager(mut self, name: &str) -> Self {
+        self.manager = name.into();
+        self
+    }
+
+    /// The same client, asking as `user` (a server in this process believes it; a remote one has its own mind).
+    #[must_use]
+    pub fn user(mut self, user: User) -> Self {
+        self.user = user;
+        self
+    }
+
+    /// The kinds that can be asked for.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Sends one request as it is.
+    ///
+    /// # Errors
+    /// Whatever the server answers, or [`ApiError::unavailable`] when it cannot be reached. A write may have
+    /// happened all the same when the answer was lost.
+    pub async fn call(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
+        self.service.clone().oneshot(request).await
+    }
+
+    /// The objects of type `K` in all namespaces, or of the cluster.
+    ///
+    /// # Panics
+    /// The server does not know `K`.
+    pub fn all<K: Resource>(&self) -> Api<K> {
+        self.api(None)
+    }
+
+    /// The objects of type `K` in `namespace`.
+    ///
+    /// # Panics
+    /// The server does not know `K`.
+    pub fn namespaced<K: Resource>(&self, namespace: &str) -> Api<K> {
+        self.api(Some(namespace.to_owned()))
+    }
+
+    fn api<K: Resource>(&self, namespace: Option<String>) -> Api<K> {
+        let kind = self.registry.of::<K>().unwrap_or_else(|| {
+            panic!("{} {} is not registered with this client's server", K::api_version(&()), K::kind(&()))
+        });
+        let kind = kind.clone();
+        Api { client: self.clone(), namespace: namespace.filter(|_| kind.namespaced), kind, _type: PhantomData }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("user", &self.user.name).field("manager", &self.manager).finish()
+    }
+}
+
+/// The objects of one type in one namespace, or in all.
+pub struct Api<K> {
+    client: Client,
+    kind: Arc<Kind>,
+    namespace: Option<String>,
+    _type: PhantomData<fn(K)>,
+}
+
+impl<K> Clone for Api<K> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            kind: self.kind.clone(),
+            namespace: self.namespace.clone(),
+            _type: PhantomData,
+        }
+    }
+}
+
+impl<K> fmt::Debug for Api<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Api({:?} in {:?})", self.kind, self.namespace)
+    }
+}
+
+/// A page of typed objects.
+#[derive(Clone, Debug)]
+pub struct List<K> {
+    /// The objects, ordered by namespace and name.
+    pub items: Vec<Arc<K>>,
+    /// The revision that the list shows: watch from here.
+    pub revision: u64,
+    /// The token of the next page; empty on the last.
+    pub continue_: String,
+}
+
+/// One step of a typed watch.
+#[derive(Clone, Debug)]
+pub enum Event<K> {
+    /// It came to be or changed.
+    Applied(Arc<K>),
+    /// It is gone; this was its last state.
+    Deleted(Arc<K>),
+    /// Everything up to this revision has been seen. `initial` marks the end of the initial state.
+    Bookmark {
+        /// The revision.
+        revision: u64,
+        /// Whether it ends the initial state.
+        initial: bool,
+    },
+}
+
+impl<K: Resource> Api<K> {
+    fn request(&self, name: Option<&str>, subresource: Option<&str>, operation: Operation) -> ApiRequest {
+        ApiRequest {
+            kind: self.kind.clone(),
+            namespace: self.namespace.clone(),
+            name: name.map(ToOwned::to_owned),
+            subresource: subresource.map(ToOwned::to_owned),
+            operation,
+            user: self.client.user.clone(),
+        }
+    }
+
+    fn write_params(&self) -> WriteParams {
+        WriteParams { field_manager: self.client.manager.to_string(), ..WriteParams::default() }
+    }
+
+    async fn object(
+        &self,
+        name: Option<&str>,
+        subresource: Option<&str>,
+        operation: Operation,
+    ) -> Result<Arc<K>, ApiError> {
+        match self.client.call(self.request(name, subresource, operation)).await?.body {
+            ResponseBody::Object { object, .. } => typed(&object),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The object `name`.
+    ///
+    /// # Errors
+    /// [`ApiError::is_not_found`] if there is none.
+    pub async fn get(&self, name: &str) -> Result<Arc<K>, ApiError> {
+        self.object(Some(name), None, Operation::Get).await
+    }
+
+    /// The object `name`, or `None`.
+    ///
+    /// # Errors
+    /// Any but that there is none.
+    pub async fn get_opt(&self, name: &str) -> Result<Option<Arc<K>>, ApiError> {
+        match self.get(name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(e) if e.is_not_found() => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// One page of objects; everything unless `params.limit` is set.
+    ///
+    /// # Errors
+    /// [`ApiError::is_expired`] if the page's token is too old.
+    pub async fn list(&self, params: &ListParams) -> Result<List<K>, ApiError> {
+        match self.client.call(self.request(None, None, Operation::List(params.clone()))).await?.body {
+            ResponseBody::List(list) => Ok(List {
+                items: list.items.iter().map(typed).collect::<Result<_, _>>()?,
+                revision: list.revision,
+                continue_: list.continue_,
+            }),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Changes from now on, or from `params.resource_version`.
+    ///
+    /// # Errors
+    /// [`ApiError::is_expired`], at once or as the stream's last item, if that revision is too old: list again.
+    pub async fn watch(
+        &self,
+        params: &WatchParams,
+    ) -> Result<impl Stream<Item = Result<Event<K>, ApiError>> + Send + Unpin + use<K>, ApiError> {
+        match self.client.call(self.request(None, None, Operation::Watch(params.clone()))).await?.body {
+            ResponseBody::Watch(stream) => Ok(stream.map(|event| {
+                let event = event?;
+                Ok(match event.event {
+                    EventType::Added | EventType::Modified => Event::Applied(typed(&event.object)?),
+                    EventType::Deleted => Event::Deleted(typed(&event.object)?),
+                    EventType::Bookmark => Event::Bookmark {
+                        revision: event.object.revision(),
+                        initial: event.initial_events_end,
+                    },
+                })
+            })),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Makes `object`; the answer is what the server made of it.
+    ///
+    /// # Errors
+    /// [`ApiError::is_already_exists`] if the name is taken.
+    pub async fn create(&self, object: &K) -> Result<Arc<K>, ApiError> {
+        let payload = Payload::Typed(Box::new(object.clone()));
+        self.object(None, None, Operation::Create(payload, self.write_params())).await
+    }
+
+    /// Makes a subresource of `name`, such as an eviction.
+    ///
+    /// # Errors
+    /// Whatever stands against it.
+    pub async fn create_subresource(&self, name: &str, subresource: &str, json: Vec<u8>) -> Result<(), ApiError> {
+        let operation = Operation::Create(Payload::Json(json.into()), self.write_params());
+        self.client.call(self.request(Some(name), Some(subresource), operation)).await.map(drop)
+    }
+
+    /// Replaces an object; its resourceVersion, if set, must be the present one.
+    ///
+    /// # Errors
+    /// [`ApiError::is_conflict`] if the object changed meanwhile.
+    pub async fn update(&self, object: &K) -> Result<Arc<K>, ApiError> {
+        self.replace(object, None).await
+    }
+
+    /// Replaces an object's status.
+    ///
+    /// # Errors
+    /// [`ApiError::is_conflict`] if the object changed meanwhile.
+    pub async fn update_status(&self, object: &K) -> Result<Arc<K>, ApiError> {
+        self.replace(object, Some("status")).await
+    }
+
+    async fn replace(&self, object: &K, subresource: Option<&str>) -> Result<Arc<K>, ApiError> {
+        let name = object.meta().name.clone().unwrap_or_default();
+        let payload = Payload::Typed(Box::new(object.clone()));
+        self.object(Some(&name), subresource, Operation::Update(payload, self.write_params())).await
+    }
+
+    /// Changes the object `name`.
+    ///
+    /// # Errors
+    /// [`ApiError::is_not_found`] if there is none.
+    pub async fn patch(&self, name: &str, patch: Patch) -> Result<Arc<K>, ApiError> {
+        self.object(Some(name), None, Operation::Patch(patch, self.write_params())).await
+    }
+
+    /// Changes the status of the object `name`.
+    ///
+    /// # Errors
+    /// [`ApiError::is_not_found`] if there is none.
+    pub async fn patch_status(&self, name: &str, patch: Patch) -> Result<Arc<K>, ApiError> {
+        self.object(Some(name), Some("status"), Operation::Patch(patch, self.write_params())).await
+    }
+
+    /// Deletes the object `name`. It may live on for its grace period or its finalizers.
+    ///
+    /// # Errors
+    /// [`ApiError::is_not_found`] if there is none, [`ApiError::is_conflict`] if a precondition does not hold.
+    pub async fn delete(&self, name: &str, params: &DeleteParams) -> Result<(), ApiError> {
+        self.client.call(self.request(Some(name), None, Operation::Delete(params.clone()))).await.map(drop)
+    }
+}
+
+fn typed<K: Resource>(object: &Stored) -> Result<Arc<K>, ApiError> {
+    object.typed().map_err(|e| ApiError::internal(format!("the server sent a {} that is none: {e}", K::kind(&()))))
+}
+
+fn unexpected(body: &ResponseBody) -> ApiError {
+    ApiError::internal(format!("unexpected answer {body:?}"))
+}

@@ -1,0 +1,222 @@
+//! The error of every API call: a Kubernetes `Status`.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
+use minik8s_api::{FieldErrors, Kind};
+
+/// Why a request failed, in the terms of the API
+/// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>).
+///
+/// `Display` gives the message that a user should read.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    code: u16,
+    reason: &'static str,
+    message: String,
+    details: Option<Box<StatusDetails>>,
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $is:ident, $reason:literal;)*) => {
+        /// Questions to the reason.
+        impl ApiError {
+            $($(#[$doc])* pub fn $is(&self) -> bool { self.reason == $reason })*
+        }
+
+        /// The `&'static str` of a reason that came over the wire.
+        fn intern(reason: &str) -> &'static str {
+            match reason {
+                $($reason => $reason,)*
+                "BadRequest" => "BadRequest",
+                "Invalid" => "Invalid",
+                "Unauthorized" => "Unauthorized",
+                "Forbidden" => "Forbidden",
+                "MethodNotAllowed" => "MethodNotAllowed",
+                "NotAcceptable" => "NotAcceptable",
+                "UnsupportedMediaType" => "UnsupportedMediaType",
+                "RequestEntityTooLarge" => "RequestEntityTooLarge",
+                "TooManyRequests" => "TooManyRequests",
+                "InternalError" => "InternalError",
+                "InsufficientStorage" => "InsufficientStorage",
+                _ => "",
+            }
+        }
+    };
+}
+
+reasons! {
+    /// There is no such object (404).
+    is_not_found, "NotFound";
+    /// An object of that name exists (409).
+    is_already_exists, "AlreadyExists";
+    /// The object changed meanwhile, or a precondition does not hold (409).
+    is_conflict, "Conflict";
+    /// The revision or continue token is older than what the server keeps (410): list again.
+    is_expired, "Expired";
+    /// The server did not answer in time (504).
+    is_timeout, "Timeout";
+    /// The server cannot be reached or is shutting down (503).
+    is_unavailable, "ServiceUnavailable";
+}
+
+impl ApiError {
+    /// An error of any code and reason; prefer the named constructors.
+    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { code, reason, message: message.into(), details: None }
+    }
+
+    /// 404 for the object `name`.
+    pub fn not_found(kind: &Kind, name: &str) -> Self {
+        Self::new(404, "NotFound", format!("{} \"{name}\" not found", kind.qualified())).about(kind, name)
+    }
+
+    /// 404 for a path that leads nowhere.
+    pub fn no_such_resource() -> Self {
+        Self::new(404, "NotFound", "the server could not find the requested resource")
+    }
+
+    /// 409 for a create of a name that is taken.
+    pub fn already_exists(kind: &Kind, name: &str) -> Self {
+        Self::new(409, "AlreadyExists", format!("{} \"{name}\" already exists", kind.qualified()))
+            .about(kind, name)
+    }
+
+    /// 409 for a write whose condition does not hold; `why` says which.
+    pub fn conflict(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Self {
+        let message = format!("Operation cannot be fulfilled on {} \"{name}\": {why}", kind.qualified());
+        Self::new(409, "Conflict", message).about(kind, name)
+    }
+
+    /// 422 with one cause for every field error.
+    pub fn invalid(kind: &Kind, name: &str, errors: &FieldErrors) -> Self {
+        let message = format!("{} \"{name}\" is invalid: {errors}", subject(kind));
+        let mut error = Self::new(422, "Invalid", message).about(kind, name);
+        if let Some(details) = &mut error.details {
+            details.kind = Some(kind.kind.to_string());
+            details.causes = Some(
+                errors
+                    .0
+                    .iter()
+                    .map(|e| StatusCause {
+                        field: Some(e.path.to_string()),
+                        message: Some(e.body()),
+                        reason: Some(e.fault.reason().to_owned()),
+                    })
+                    .collect(),
+            );
+        }
+        error
+    }
+
+    /// 400: the request itself makes no sense.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(400, "BadRequest", message)
+    }
+
+    /// 401: nobody the server knows.
+    pub fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized")
+    }
+
+    /// 403: this may not be done here; `why` says what stands against it.
+    pub fn forbidden(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Self {
+        Self::new(403, "Forbidden", format!("{} \"{name}\" is forbidden: {why}", kind.qualified()))
+            .about(kind, name)
+    }
+
+    /// 405: the resource does not have that verb.
+    pub fn method_not_allowed() -> Self {
+        Self::new(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+    }
+
+    /// 410: what was asked for has been compacted away.
+    pub fn expired(message: impl Into<String>) -> Self {
+        Self::new(410, "Expired", message)
+    }
+
+    /// 413: more bytes than the server takes.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("Request entity too large: limit is {limit}");
+        Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    /// 415: a media type that cannot be read; `message` names it and what can.
+    pub fn unsupported_media_type(message: impl Into<String>) -> Self {
+        Self::new(415, "UnsupportedMediaType", message)
+    }
+
+    /// 429: try again after that many seconds.
+    pub fn too_many_requests(message: impl Into<String>, retry_after_s: i32) -> Self {
+        let mut error = Self::new(429, "TooManyRequests", message);
+        error.details =
+            Some(Box::new(StatusDetails { retry_after_seconds: Some(retry_after_s), ..Default::default() }));
+        error
+    }
+
+    /// 500: a fault of the server.
+    pub fn internal(error: impl std::fmt::Display) -> Self {
+        Self::new(500, "InternalError", format!("Internal error occurred: {error}"))
+    }
+
+    /// 503: not now.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(503, "ServiceUnavailable", message)
+    }
+
+    /// 504: too late.
+    pub fn timeout(message: impl Into<String>) -> Self {
+        Self::new(504, "Timeout", message)
+    }
+
+    fn about(mut self, kind: &Kind, name: &str) -> Self {
+        self.details = Some(Box::new(StatusDetails {
+            group: (!kind.group.is_empty()).then(|| kind.group.to_string()),
+            kind: Some(kind.plural.to_string()),
+            name: (!name.is_empty()).then(|| name.to_owned()),
+            ..Default::default()
+        }));
+        self
+    }
+
+    /// The HTTP status code.
+    pub fn code(&self) -> u16 {
+        self.code
+    }
+
+    /// The reason in one word, such as `NotFound`; may be empty.
+    pub fn reason(&self) -> &'static str {
+        self.reason
+    }
+
+    /// Seconds after which to try again, if the server said.
+    pub fn retry_after_s(&self) -> Option<i32> {
+        self.details.as_ref().and_then(|d| d.retry_after_seconds)
+    }
+
+    /// The error as the body of a response.
+    pub fn to_status(&self) -> Status {
+        Status {
+            code: Some(self.code.into()),
+            details: self.details.as_deref().cloned(),
+            message: Some(self.message.clone()),
+            metadata: ListMeta::default(),
+            reason: (!self.reason.is_empty()).then(|| self.reason.to_owned()),
+            status: Some("Failure".to_owned()),
+        }
+    }
+
+    /// The error that a response's body says it is.
+    pub fn from_status(status: Status) -> Self {
+        Self {
+            code: status.code.and_then(|c| u16::try_from(c).ok()).unwrap_or(500),
+            reason: intern(status.reason.as_deref().unwrap_or_default()),
+            message: status.message.unwrap_or_else(|| "unknown error".to_owned()),
+            details: status.details.map(Box::new),
+        }
+    }
+}
+
+/// `Pod` or `Deployment.apps`.
+fn subject(kind: &Kind) -> String {
+    if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) }
+}

@@ -1,0 +1,84 @@
+//! One version of one object, shared by everyone who looks at it.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use minik8s_api::{DecodeError, Kind, Object, Resource};
+
+/// One version of an object: its JSON with `metadata.resourceVersion` in it, and the decoded object for whoever
+/// asks, decoded once. Cheap to clone.
+#[derive(Clone)]
+pub struct Stored(Arc<Inner>);
+
+struct Inner {
+    json: Bytes,
+    revision: u64,
+    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+impl Stored {
+    /// The version that was written at `revision`. `json` must hold that revision as its resourceVersion.
+    pub fn new(json: Bytes, revision: u64) -> Self {
+        Self(Arc::new(Inner { json, revision, typed: OnceLock::new() }))
+    }
+
+    /// The object as JSON text.
+    pub fn json(&self) -> &Bytes {
+        &self.0.json
+    }
+
+    /// The revision at which this version was written: its resourceVersion.
+    pub fn revision(&self) -> u64 {
+        self.0.revision
+    }
+
+    /// The object as a `K`. The first call decodes it; later calls, from any clone, share the result.
+    ///
+    /// # Errors
+    /// It is not a `K`.
+    pub fn typed<K: Resource>(&self) -> Result<Arc<K>, DecodeError> {
+        if let Some(known) = self.0.typed.get()
+            && let Ok(typed) = known.clone().downcast::<K>()
+        {
+            return Ok(typed);
+        }
+        let typed: Arc<K> = Arc::new(
+            serde_json::from_slice(&self.0.json).map_err(|e| DecodeError::new("", e.to_string()))?,
+        );
+        // Somebody else may have been first, perhaps with another type: then ours stays unshared.
+        let _ = self.0.typed.set(typed.clone());
+        Ok(typed)
+    }
+
+    /// The object with its type erased, decoded anew.
+    ///
+    /// # Errors
+    /// It is not of that kind.
+    pub fn object(&self, kind: &Kind) -> Result<Box<dyn Object>, DecodeError> {
+        kind.decode(&self.0.json).map(|d| d.object)
+    }
+
+    /// The object's metadata alone, decoded anew.
+    ///
+    /// # Errors
+    /// It has no such thing.
+    pub fn metadata(&self) -> Result<ObjectMeta, DecodeError> {
+        #[derive(serde::Deserialize)]
+        struct Partial {
+            #[serde(default)]
+            metadata: ObjectMeta,
+        }
+        serde_json::from_slice::<Partial>(&self.0.json)
+            .map(|p| p.metadata)
+            .map_err(|e| DecodeError::new("metadata", e.to_string()))
+    }
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Stored({} bytes at revision {})", self.0.json.len(), self.0.revision)
+    }
+}

@@ -1,0 +1,6 @@
+//! Pods on a node: the seams to the operating system, a deterministic fake of them, and the containerd
+//! implementation.
+
+pub mod runtime;
+
+pub use runtime::{ContainerRuntime, ImageStore, PodNetwork, RuntimeError};
