@@ -3,6 +3,7 @@
 pub mod client;
 pub mod error;
 pub mod request;
+pub mod storage;
 pub mod stored;
 
 pub use client::{Api, Client};
