@@ -1,6 +1,8 @@
 //! One version of one object, shared by everyone who looks at it.
 
 use std::any::Any;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -17,12 +19,26 @@ struct Inner {
     json: Bytes,
     revision: u64,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    facts: OnceLock<Facts>,
+}
+
+/// What selectors look at.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) labels: BTreeMap<String, String>,
+    fields: Vec<(Cow<'static, str>, String)>,
+}
+
+impl Facts {
+    pub(crate) fn field(&self, path: &str) -> Option<&str> {
+        self.fields.iter().find(|(name, _)| name == path).map(|(_, value)| value.as_str())
+    }
 }
 
 impl Stored {
     /// The version that was written at `revision`. `json` must hold that revision as its resourceVersion.
     pub fn new(json: Bytes, revision: u64) -> Self {
-        Self(Arc::new(Inner { json, revision, typed: OnceLock::new() }))
+        Self(Arc::new(Inner { json, revision, typed: OnceLock::new(), facts: OnceLock::new() }))
     }
 
     /// The object as JSON text.
@@ -59,6 +75,17 @@ impl Stored {
     /// It is not of that kind.
     pub fn object(&self, kind: &Kind) -> Result<Box<dyn Object>, DecodeError> {
         kind.decode(&self.0.json).map(|d| d.object)
+    }
+
+    /// What selectors look at, found once. Nothing, for what is not of that kind.
+    pub(crate) fn facts(&self, kind: &Kind) -> &Facts {
+        self.0.facts.get_or_init(|| match self.object(kind) {
+            Ok(object) => Facts {
+                labels: object.metadata().labels.clone().unwrap_or_default(),
+                fields: kind.selectable_fields(&*object),
+            },
+            Err(_) => Facts::default(),
+        })
     }
 
     /// The object's metadata alone, decoded anew.

@@ -1,0 +1,124 @@
+//! The API server on the network: Kubernetes' REST API over HTTP/1.1 and HTTP/2, as JSON or YAML.
+//!
+//! [`Frontend`] is a [`tower::Service`] of HTTP requests. [`serve`] puts it behind listeners; `kube::Client::new` takes
+//! it as it is, with no socket in between.
+
+mod body;
+mod discovery;
+mod negotiate;
+mod params;
+mod proxy;
+mod resource;
+mod route;
+mod serve;
+mod table;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use tower::Service;
+
+use crate::error::ApiError;
+use crate::server::ApiServer;
+
+pub use body::Body;
+pub use serve::{Listener, serve};
+
+/// The largest body of a request, as in Kubernetes: 3 MiB.
+pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An [`ApiServer`] that speaks HTTP. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Frontend {
+    server: ApiServer,
+    discovery: Arc<discovery::Discovery>,
+}
+
+impl Frontend {
+    /// The HTTP face of `server`.
+    pub fn new(server: ApiServer) -> Self {
+        let discovery = Arc::new(discovery::Discovery::new(server.registry().clone()));
+        Self { server, discovery }
+    }
+
+    /// Answers one request. It never fails: errors are `Status` responses.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match self.respond(request).await {
+            Ok(response) => response,
+            Err(error) => error_response(&error),
+        }
+    }
+
+    async fn respond<B>(&self, request: Request<B>) -> Result<Response<Body>, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let path = request.uri().path();
+        match route::Route::parse(path)? {
+            route::Route::Resource(place) => self.resource(place, request).await,
+            route::Route::Health => Ok(text("ok")),
+            other if request.method() == Method::GET => self.discovery.get(&other, request.headers()),
+            _ => Err(ApiError::method_not_allowed()),
+        }
+    }
+}
+
+impl<B> Service<Request<B>> for Frontend
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let frontend = self.clone();
+        Box::pin(async move { Ok(frontend.handle(request).await) })
+    }
+}
+
+fn json(code: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    respond_with(code, "application/json", body)
+}
+
+fn text(body: impl Into<Bytes>) -> Response<Body> {
+    respond_with(StatusCode::OK, "text/plain; charset=utf-8", body)
+}
+
+fn respond_with(code: StatusCode, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
+    Response::builder()
+        .status(code)
+        .header(http::header::CONTENT_TYPE, content_type)
+        .header(http::header::CACHE_CONTROL, "no-cache, private")
+        .body(Body::from(body.into()))
+        .expect("the parts are valid")
+}
+
+fn error_response(error: &ApiError) -> Response<Body> {
+    let code = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let status = serde_json::to_vec(&error.to_status()).expect("a Status has string keys");
+    let mut response = json(code, status);
+    if let Some(seconds) = error.retry_after_s() {
+        response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,304 @@
+//! Requests about objects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use minik8s_api::Kind;
+use serde_json::{Value, json};
+
+use super::body::{self, Body};
+use super::negotiate::{self, Encoding, Shape};
+use super::params::Query;
+use super::route::Place;
+use super::table::{self, Include};
+use super::{BoxError, Frontend};
+use crate::error::ApiError;
+use crate::request::{
+    ApiRequest, ApiResponse, EventType, ObjectList, Operation, Patch, PatchFormat, Payload, ResponseBody, User,
+    WatchEvent, WatchStream,
+};
+
+/// A watch over HTTP ends after that long if the client does not say, so that its connection is renewed.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+/// Events that are written together, if that many are ready.
+const WATCH_BATCH: usize = 64;
+
+/// How to answer.
+struct Answer {
+    kind: Arc<Kind>,
+    shape: Shape,
+    encoding: Encoding,
+    include: Include,
+}
+
+impl Frontend {
+    pub(super) async fn resource<B>(&self, place: Place, request: Request<B>) -> Result<Response<Body>, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let registry = self.server.registry();
+        let kind = registry
+            .by_path(&place.group, &place.version, &place.plural)
+            .ok_or_else(ApiError::no_such_resource)?
+            .clone();
+        if let (Some(name), Some(subresource)) = (&place.name, &place.subresource)
+            && super::proxy::is_proxied(&kind, subresource)
+        {
+            return self.proxy(&kind, &place, name, subresource, request).await;
+        }
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query());
+        let (shape, encoding) = negotiate::accepted(&parts.headers);
+        let answer =
+            Answer { kind: kind.clone(), shape, encoding, include: Include::parse(query.get("includeObject"))? };
+        let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let collection = place.name.is_none();
+        let operation = match parts.method {
+            Method::GET if collection && query.flag("watch")? => {
+                let mut params = query.watch()?;
+                params.timeout_s.get_or_insert(WATCH_TIMEOUT.as_secs() as u32);
+                Operation::Watch(params)
+            }
+            Method::GET if collection => Operation::List(query.list()?),
+            Method::GET => Operation::Get,
+            Method::POST => Operation::Create(payload(&parts.headers, body).await?, query.write(agent)?),
+            Method::PUT => Operation::Update(payload(&parts.headers, body).await?, query.write(agent)?),
+            Method::PATCH => {
+                let format = patch_format(&parts.headers)?;
+                let body = body::read(body).await?;
+                let patch = Patch { format, body, force: query.flag("force")? };
+                Operation::Patch(patch, query.write(agent)?)
+            }
+            Method::DELETE => {
+                let encoding = request_encoding(&parts.headers)?;
+                let params = query.delete(&body::read(body).await?, encoding)?;
+                if collection {
+                    Operation::DeleteCollection(query.list()?, params)
+                } else {
+                    Operation::Delete(params)
+                }
+            }
+            _ => return Err(ApiError::method_not_allowed()),
+        };
+        let request = ApiRequest {
+            kind,
+            namespace: place.namespace,
+            name: place.name,
+            subresource: place.subresource,
+            operation,
+            user: User::internal(),
+        };
+        let response = self.server.handle(request).await?;
+        self.answer(&answer, response)
+    }
+
+    fn answer(&self, answer: &Answer, response: ApiResponse) -> Result<Response<Body>, ApiError> {
+        let now = self.server.clock().now();
+        let mut code = StatusCode::OK;
+        let bytes: Bytes = match response.body {
+            ResponseBody::Object { object, created } => {
+                if created {
+                    code = StatusCode::CREATED;
+                }
+                match answer.shape {
+                    Shape::Object => object.json().clone(),
+                    Shape::Metadata => table::partial(&object)?.to_string().into(),
+                    Shape::Table => {
+                        let metadata = json!({ "resourceVersion": object.revision().to_string() });
+                        let rows = std::iter::once(&object);
+                        table::table(&answer.kind, rows, metadata, answer.include, now)?.to_string().into()
+                    }
+                }
+            }
+            ResponseBody::List(list) => list_bytes(answer, &list, now)?,
+            ResponseBody::Watch(stream) => return Ok(self.watch_response(answer, stream)),
+            ResponseBody::Deleted { name, uid } => json!({
+                "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
+                "details": { "name": name, "group": answer.kind.group, "kind": answer.kind.plural, "uid": uid },
+            })
+            .to_string()
+            .into(),
+            ResponseBody::Done => {
+                code = StatusCode::CREATED;
+                json!({
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+                })
+                .to_string()
+                .into()
+            }
+        };
+        let mut response_out = match answer.encoding {
+            Encoding::Json => super::json(code, bytes),
+            Encoding::Yaml => super::respond_with(code, "application/yaml", to_yaml(&bytes)?),
+        };
+        for warning in &response.warnings {
+            let text: String = warning.chars().map(|c| if c == '"' || c == '\\' || c.is_control() { '\'' } else { c }).collect();
+            if let Ok(value) = format!("299 - \"{text}\"").parse() {
+                response_out.headers_mut().append(header::WARNING, value);
+            }
+        }
+        Ok(response_out)
+    }
+
+    fn watch_response(&self, answer: &Answer, stream: WatchStream) -> Response<Body> {
+        let kind = answer.kind.clone();
+        let (shape, include) = (answer.shape, answer.include);
+        let clock = self.server.clock().clone();
+        let lines = stream.ready_chunks(WATCH_BATCH).map(move |events| {
+            let mut out = BytesMut::new();
+            for event in events {
+                match event.and_then(|event| Ok((line(&kind, shape, include, &clock, &event)?, event))) {
+                    Ok((object, event)) => push_line(&mut out, type_name(event.event), &object),
+                    Err(error) => {
+                        let status = serde_json::to_vec(&error.to_status()).expect("a Status has string keys");
+                        push_line(&mut out, "ERROR", &status);
+                    }
+                }
+            }
+            Ok(out.freeze())
+        });
+        Response::builder()
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::CACHE_CONTROL, "no-cache, private")
+            .body(Body::stream(lines))
+            .expect("the parts are valid")
+    }
+}
+
+fn type_name(event: EventType) -> &'static str {
+    match event {
+        EventType::Added => "ADDED",
+        EventType::Modified => "MODIFIED",
+        EventType::Deleted => "DELETED",
+        EventType::Bookmark => "BOOKMARK",
+    }
+}
+
+fn push_line(out: &mut BytesMut, name: &str, object: &[u8]) {
+    out.reserve(object.len() + 40);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(name.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+}
+
+/// A watch event's object in the shape that the client wants.
+fn line(
+    kind: &Kind,
+    shape: Shape,
+    include: Include,
+    clock: &crate::clock::Clock,
+    event: &WatchEvent,
+) -> Result<Bytes, ApiError> {
+    Ok(match shape {
+        Shape::Object => event.object.json().clone(),
+        Shape::Metadata => table::partial(&event.object)?.to_string().into(),
+        Shape::Table => {
+            let metadata = json!({ "resourceVersion": event.object.revision().to_string() });
+            let rows = std::iter::once(&event.object).filter(|_| event.event != EventType::Bookmark);
+            table::table(kind, rows, metadata, include, clock.now())?.to_string().into()
+        }
+    })
+}
+
+fn list_bytes(answer: &Answer, list: &ObjectList, now: jiff::Timestamp) -> Result<Bytes, ApiError> {
+    let mut metadata = json!({ "resourceVersion": list.revision.to_string() });
+    if !list.continue_.is_empty() {
+        metadata["continue"] = list.continue_.clone().into();
+        if let Some(remaining) = list.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+    }
+    let kind = &answer.kind;
+    match answer.shape {
+        Shape::Object => {
+            let size: usize = list.items.iter().map(|o| o.json().len() + 1).sum();
+            let mut out = BytesMut::with_capacity(size + 256);
+            let head = json!(kind.api_version());
+            out.put_slice(format!("{{\"kind\":\"{}List\",\"apiVersion\":{head},", kind.kind).as_bytes());
+            out.put_slice(format!("\"metadata\":{metadata},\"items\":[").as_bytes());
+            for (index, object) in list.items.iter().enumerate() {
+                if index > 0 {
+                    out.put_u8(b',');
+                }
+                out.put_slice(object.json());
+            }
+            out.put_slice(b"]}");
+            Ok(out.freeze())
+        }
+        Shape::Table => {
+            Ok(table::table(kind, list.items.iter(), metadata, answer.include, now)?.to_string().into())
+        }
+        Shape::Metadata => {
+            let items = list.items.iter().map(table::partial).collect::<Result<Vec<_>, _>>()?;
+            Ok(json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata, "items": items,
+            })
+            .to_string()
+            .into())
+        }
+    }
+}
+
+fn to_yaml(json: &[u8]) -> Result<Vec<u8>, ApiError> {
+    let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
+    serde_yaml::to_string(&value).map(String::into_bytes).map_err(ApiError::internal)
+}
+
+/// The media type of a request's body, without parameters.
+fn media_type(headers: &HeaderMap) -> &str {
+    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    text.split(';').next().unwrap_or_default().trim()
+}
+
+fn request_encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
+    match media_type(headers) {
+        "application/json" | "" => Ok(Encoding::Json),
+        "application/yaml" => Ok(Encoding::Yaml),
+        other => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unsupported format ({other}) - accepted media types include: \
+             application/json, application/yaml"
+        ))),
+    }
+}
+
+async fn payload<B>(headers: &HeaderMap, body: B) -> Result<Payload, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let encoding = request_encoding(headers)?;
+    let bytes = body::read(body).await?;
+    match encoding {
+        Encoding::Json => Ok(Payload::Json(bytes)),
+        Encoding::Yaml => {
+            let text = std::str::from_utf8(&bytes).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
+            let documents = minik8s_api::manifest::load("the body", text)
+                .map_err(|e| ApiError::bad_request(e.to_string()))?;
+            match documents.as_slice() {
+                [one] => Ok(Payload::Json(one.value.to_string().into())),
+                many => Err(ApiError::bad_request(format!("the body holds {} documents, not one", many.len()))),
+            }
+        }
+    }
+}
+
+fn patch_format(headers: &HeaderMap) -> Result<PatchFormat, ApiError> {
+    match media_type(headers) {
+        "application/json-patch+json" => Ok(PatchFormat::Json),
+        "application/merge-patch+json" => Ok(PatchFormat::Merge),
+        "application/strategic-merge-patch+json" => Ok(PatchFormat::StrategicMerge),
+        "application/apply-patch+yaml" => Ok(PatchFormat::Apply),
+        other => Err(ApiError::unsupported_media_type(format!(
+            "the body of the request was in an unsupported format ({other}) - accepted media types include: \
+             application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
+             application/apply-patch+yaml"
+        ))),
+    }
+}

@@ -1,0 +1,210 @@
+//! The API server: what stands between clients and the storage.
+//!
+//! It is a [`tower::Service`] of [`ApiRequest`]s. A program calls it through a [`Client`]; [`crate::http`] puts it on
+//! the network. Tests, simulations and clusters all run this one.
+
+mod admission;
+mod create;
+mod delete;
+mod encoding;
+mod key;
+mod patch;
+mod pods;
+mod read;
+mod update;
+mod watch;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use k8s_openapi::api::core::v1::Namespace;
+use minik8s_api::Registry;
+use tower::Service;
+
+use crate::client::Client;
+use crate::clock::Clock;
+use crate::error::ApiError;
+use crate::request::{ApiRequest, ApiResponse, Operation};
+use crate::rng::Rng;
+use crate::storage::{Storage, StorageError};
+
+/// The namespaces that every cluster has.
+pub const INITIAL_NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// A Kubernetes API server. Cheap to clone; clones are the same server.
+#[derive(Clone)]
+pub struct ApiServer {
+    storage: Arc<dyn Storage>,
+    registry: Arc<Registry>,
+    clock: Clock,
+    rng: Rng,
+}
+
+impl ApiServer {
+    /// A server of all built-in kinds over `storage`.
+    pub fn new(storage: impl Storage) -> Self {
+        Self::builder().build(storage)
+    }
+
+    /// Sets up a server.
+    pub fn builder() -> ApiServerBuilder {
+        ApiServerBuilder { registry: None, clock: Clock::system(), rng: Rng::from_entropy() }
+    }
+
+    /// Makes what every cluster has: the initial namespaces. Does nothing where they exist.
+    ///
+    /// # Errors
+    /// The storage does not answer.
+    pub async fn bootstrap(&self) -> Result<(), ApiError> {
+        let namespaces = self.client().all::<Namespace>();
+        for name in INITIAL_NAMESPACES {
+            let mut namespace = Namespace::default();
+            namespace.metadata.name = Some(name.to_owned());
+            match namespaces.create(&namespace).await {
+                Ok(_) => {}
+                Err(e) if e.is_already_exists() => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// A client of this server that may do everything.
+    pub fn client(&self) -> Client {
+        Client::new(self.clone(), self.registry.clone())
+    }
+
+    /// The kinds that it serves.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
+    }
+
+    /// Its clock.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Its storage.
+    pub fn storage(&self) -> &Arc<dyn Storage> {
+        &self.storage
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// As the Kubernetes API would.
+    ///
+    /// # Cancel safety
+    /// A write that has begun goes on when the future is dropped.
+    pub async fn handle(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
+        let ApiRequest { kind, namespace, name, subresource, operation, user: _ } = request;
+        let scope = key::Scope::new(kind, namespace)?;
+        match (operation, name, subresource.as_deref()) {
+            (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
+            (Operation::List(params), None, None) => self.list(&scope, &params).await,
+            (Operation::Watch(params), None, None) => self.watch(&scope, params).await,
+            (Operation::Create(payload, params), None, None) => self.create(&scope, payload, &params).await,
+            (Operation::Create(payload, params), Some(name), Some(subresource)) => {
+                self.create_subresource(&scope, &name, subresource, payload, &params).await
+            }
+            (Operation::Update(payload, params), Some(name), part) => {
+                let part = update::Part::of(&scope.kind, part)?;
+                self.update(&scope, &name, part, payload, &params).await
+            }
+            (Operation::Patch(patch, params), Some(name), part) => {
+                let part = update::Part::of(&scope.kind, part)?;
+                self.patch(&scope, &name, part, &patch, &params).await
+            }
+            (Operation::Delete(params), Some(name), None) => self.delete(&scope, &name, &params).await,
+            (Operation::DeleteCollection(list, params), None, None) => {
+                self.delete_collection(&scope, &list, &params).await
+            }
+            (_, _, Some(_)) => Err(ApiError::no_such_resource()),
+            _ => Err(ApiError::method_not_allowed()),
+        }
+    }
+}
+
+impl fmt::Debug for ApiServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiServer({} kinds)", self.registry.iter().count())
+    }
+}
+
+impl Service<ApiRequest> for ApiServer {
+    type Response = ApiResponse;
+    type Error = ApiError;
+    type Future = Pin<Box<dyn Future<Output = Result<ApiResponse, ApiError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), ApiError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: ApiRequest) -> Self::Future {
+        let server = self.clone();
+        Box::pin(async move { server.handle(request).await })
+    }
+}
+
+/// Sets up an [`ApiServer`].
+#[derive(Debug)]
+pub struct ApiServerBuilder {
+    registry: Option<Registry>,
+    clock: Clock,
+    rng: Rng,
+}
+
+impl ApiServerBuilder {
+    /// Serves these kinds instead of the built-in ones.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Takes the time from `clock` instead of the machine.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Takes uids and generated names from `rng`, for runs that can be repeated.
+    #[must_use]
+    pub fn rng(mut self, rng: Rng) -> Self {
+        self.rng = rng;
+        self
+    }
+
+    /// The server, over `storage`.
+    pub fn build(self, storage: impl Storage) -> ApiServer {
+        ApiServer {
+            storage: Arc::new(storage),
+            registry: Arc::new(self.registry.unwrap_or_else(Registry::builtin)),
+            clock: self.clock,
+            rng: self.rng.child("server"),
+        }
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Compacted { requested, oldest } => {
+                Self::expired(format!("too old resource version: {requested} ({oldest})"))
+            }
+            StorageError::Future { requested, current } => {
+                Self::timeout(format!("Too large resource version: {requested}, current: {current}"))
+            }
+            StorageError::Full(_) => Self::new(507, "InsufficientStorage", error.to_string()),
+            StorageError::Corrupt(_) => Self::internal(error),
+            StorageError::Unavailable(_) => Self::unavailable(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

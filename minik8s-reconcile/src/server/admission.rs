@@ -1,0 +1,36 @@
+//! What may come in.
+
+use k8s_openapi::api::core::v1::Namespace;
+use minik8s_api::Kind;
+
+use super::ApiServer;
+use super::key::namespace_key;
+use crate::error::ApiError;
+
+impl ApiServer {
+    /// Nothing is made in a namespace that does not exist or is going.
+    pub(super) async fn admit_to_namespace(
+        &self,
+        kind: &Kind,
+        name: &str,
+        namespace: &str,
+    ) -> Result<(), ApiError> {
+        let Some(stored) = self.storage.get(&namespace_key(namespace)).await? else {
+            return Err(no_namespace(namespace));
+        };
+        let found = stored.typed::<Namespace>().map_err(ApiError::internal)?;
+        // Events about the end of things in the namespace are welcome to the last.
+        if found.metadata.deletion_timestamp.is_some() && kind.kind != "Event" {
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
+            return Err(ApiError::forbidden(kind, name, why));
+        }
+        Ok(())
+    }
+}
+
+/// 404 for a namespace that does not exist.
+pub(super) fn no_namespace(name: &str) -> ApiError {
+    ApiError::new(404, "NotFound", format!("namespaces \"{name}\" not found"))
+}

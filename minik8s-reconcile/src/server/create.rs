@@ -1,0 +1,122 @@
+//! POST.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use minik8s_api::meta;
+
+use super::key::{Scope, namespace_key};
+use super::{ApiServer, encoding};
+use crate::error::ApiError;
+use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
+use crate::storage::{Compare, Op, Txn, TxnOutcome};
+
+/// Generated names that are tried before giving up.
+const NAME_ATTEMPTS: usize = 8;
+/// Bytes of a generated name before its random end.
+const NAME_BASE: usize = 58;
+
+impl ApiServer {
+    pub(super) async fn create(
+        &self,
+        scope: &Scope,
+        payload: Payload,
+        params: &WriteParams,
+    ) -> Result<ApiResponse, ApiError> {
+        let kind = &scope.kind;
+        let mut warnings = Vec::new();
+        let mut object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
+        self.stamp_metadata(scope, object.metadata_mut())?;
+        kind.prepare_for_create(&mut *object);
+        kind.default(&mut *object);
+        let generated = object.metadata().name.is_none();
+        let mut attempt = 0;
+        loop {
+            if generated {
+                let metadata = object.metadata_mut();
+                let base = metadata.generate_name.clone().unwrap_or_default();
+                if base.is_empty() {
+                    let mut errors = minik8s_api::FieldErrors::new();
+                    errors.required(
+                        minik8s_api::FieldPath::new("metadata").child("name"),
+                        "name or generateName is required",
+                    );
+                    return Err(ApiError::invalid(kind, "", &errors));
+                }
+                let base: String = base.chars().take(NAME_BASE).collect();
+                metadata.name = Some(format!("{base}{}", self.rng.suffix(5)));
+            }
+            let name = object.metadata().name.clone().unwrap_or_default();
+            let mut errors = meta::validate(object.metadata(), kind);
+            errors.extend(kind.validate(&*object));
+            if !errors.is_empty() {
+                return Err(ApiError::invalid(kind, &name, &errors));
+            }
+            let mut compare = vec![Compare::Absent(scope.key(&name)?)];
+            if let Some(namespace) = &scope.namespace {
+                self.admit_to_namespace(kind, &name, namespace).await?;
+                compare.push(Compare::Present(namespace_key(namespace)));
+            }
+            let draft = encoding::draft(&mut *object);
+            if params.dry_run {
+                if self.storage.get(compare[0].key()).await?.is_some() {
+                    return Err(ApiError::already_exists(kind, &name));
+                }
+                let object = draft.stamp(0);
+                return Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings });
+            }
+            let ops = vec![Op::Put(scope.key(&name)?, draft)];
+            match self.storage.txn(Txn { compare, ops }).await? {
+                TxnOutcome::Committed(mut written) => {
+                    let object = written.pop().expect("one write, one value");
+                    return Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings });
+                }
+                TxnOutcome::Refused { index: 0, .. } if generated && attempt < NAME_ATTEMPTS => attempt += 1,
+                TxnOutcome::Refused { index: 0, .. } => return Err(ApiError::already_exists(kind, &name)),
+                // The namespace went away between the check and the write.
+                TxnOutcome::Refused { .. } => {
+                    return Err(super::admission::no_namespace(scope.namespace.as_deref().unwrap_or_default()));
+                }
+            }
+        }
+    }
+
+    /// What only the server may say of a new object.
+    fn stamp_metadata(&self, scope: &Scope, metadata: &mut ObjectMeta) -> Result<(), ApiError> {
+        if metadata.resource_version.as_deref().is_some_and(|v| !v.is_empty()) {
+            return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        match (&scope.namespace, metadata.namespace.as_deref().filter(|n| !n.is_empty())) {
+            (Some(there), Some(here)) if there != here => {
+                return Err(ApiError::bad_request(format!(
+                    "the namespace of the provided object does not match the namespace sent on the request \
+                     ({here} is not {there})"
+                )));
+            }
+            (None, Some(here)) if !scope.kind.namespaced => {
+                return Err(ApiError::bad_request(format!(
+                    "a {} has no namespace, but the object provided says {here}",
+                    scope.kind.kind
+                )));
+            }
+            (None, _) if scope.kind.namespaced => {
+                return Err(ApiError::bad_request(format!(
+                    "an empty namespace may not be set during creation of a {}",
+                    scope.kind.singular
+                )));
+            }
+            (there, _) => metadata.namespace = there.clone(),
+        }
+        metadata.name = metadata.name.take().filter(|n| !n.is_empty());
+        metadata.uid = Some(self.rng.uid());
+        metadata.creation_timestamp = Some(Time(to_second(self.clock.now())));
+        metadata.deletion_timestamp = None;
+        metadata.deletion_grace_period_seconds = None;
+        metadata.generation = scope.kind.generation.then_some(1);
+        metadata.self_link = None;
+        Ok(())
+    }
+}
+
+/// Kubernetes' `Time` has whole seconds.
+pub(super) fn to_second(time: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
