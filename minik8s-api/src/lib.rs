@@ -11,6 +11,7 @@ pub mod field;
 pub mod kind;
 pub mod name;
 pub mod object;
+pub mod patch;
 pub mod registry;
 pub mod selector;
 
