@@ -9,6 +9,7 @@
 
 pub mod field;
 pub mod kind;
+pub mod meta;
 pub mod name;
 pub mod object;
 pub mod patch;
