@@ -118,7 +118,10 @@ pub struct DecodeError {
 impl DecodeError {
     /// An error at the field `path` (empty for the document as a whole).
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
+        Self {
+            path: path.into(),
+            message: message.into(),
+        }
     }
 
     /// Where the error is, as a field path such as `spec.containers[0].image`; empty for the whole document.
@@ -143,7 +146,10 @@ where
     let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
     let object: K = serde_ignored::deserialize(tracked, |path| unknown.push(dotted(&path)))
         .map_err(|e| DecodeError::new(track.path().to_string(), e.to_string()))?;
-    Ok(Decoded { object: Box::new(object), unknown })
+    Ok(Decoded {
+        object: Box::new(object),
+        unknown,
+    })
 }
 
 /// `a.b[0].c` from serde_ignored's `a.b.0.?.c`.
@@ -156,6 +162,8 @@ fn dotted(path: &serde_ignored::Path<'_>) -> String {
             p if p.is_empty() => key.clone(),
             p => format!("{p}.{key}"),
         },
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            dotted(parent)
+        }
     }
 }

@@ -1,0 +1,83 @@
+//! JSON patches, RFC 6902.
+
+use serde_json::Value;
+
+use super::PatchError;
+
+/// The most operations that one patch may have.
+pub const MAX_OPERATIONS: usize = 10_000;
+
+/// The document that the operations of `patch` make of `original`.
+///
+/// # Errors
+/// `patch` is no list of operations, has more than [`MAX_OPERATIONS`], or one of them does not apply; then none has
+/// any effect.
+pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
+    if let Some(n) = patch.as_array().map(Vec::len).filter(|&n| n > MAX_OPERATIONS) {
+        let message = format!("The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {n}");
+        return Err(PatchError::TooLarge(message));
+    }
+    let operations: json_patch::Patch = serde::Deserialize::deserialize(patch)
+        .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
+    let mut out = original.clone();
+    json_patch::patch(&mut out, &operations).map_err(|e| {
+        let operation = patch
+            .get(e.operation)
+            .and_then(|o| o.get("op"))
+            .and_then(Value::as_str)
+            .unwrap_or("?");
+        PatchError::DoesNotApply(format!(
+            "operation {} ({operation} {}) of the JSON patch does not apply: {}",
+            e.operation, e.path, e.kind
+        ))
+    })?;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn operations_apply_in_order() {
+        let original = json!({"spec": {"list": ["a", "c"], "a/b": 1}});
+        let patch = json!([
+            {"op": "test", "path": "/spec/a~1b", "value": 1},
+            {"op": "add", "path": "/spec/list/1", "value": "b"},
+            {"op": "add", "path": "/spec/list/-", "value": "d"},
+            {"op": "move", "from": "/spec/a~1b", "path": "/moved"},
+            {"op": "copy", "from": "/spec/list/0", "path": "/first"},
+            {"op": "replace", "path": "/spec/list/0", "value": "A"},
+            {"op": "remove", "path": "/spec/list/2"},
+        ]);
+        let expected = json!({"spec": {"list": ["A", "b", "d"]}, "moved": 1, "first": "a"});
+        assert_eq!(apply(&original, &patch), Ok(expected));
+    }
+
+    #[test]
+    fn complaints() {
+        let original = json!({"a": 1});
+        let failed = apply(&original, &json!([{"op": "test", "path": "/a", "value": 2}])).unwrap_err();
+        assert_eq!(failed.code(), 422);
+        let words = "operation 0 (test /a) of the JSON patch does not apply: value did not match";
+        assert_eq!(failed.to_string(), words);
+        let missing = apply(&original, &json!([{"op": "remove", "path": "/b"}])).unwrap_err();
+        assert_eq!(missing.code(), 422);
+        for malformed in [
+            json!({"a": 2}),
+            json!([{"op": "frob", "path": "/a"}]),
+            json!([{"op": "add"}]),
+        ] {
+            assert_eq!(
+                apply(&original, &malformed).unwrap_err().code(),
+                400,
+                "{malformed}"
+            );
+        }
+        let op = json!({"op": "test", "path": "/a", "value": 1});
+        let many = Value::Array(vec![op; MAX_OPERATIONS + 1]);
+        assert_eq!(apply(&original, &many).unwrap_err().code(), 413);
+    }
+}
