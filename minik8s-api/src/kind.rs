@@ -269,6 +269,23 @@ impl Kind {
             || self.fields.iter().any(|(name, _)| name == path)
     }
 
+    /// The fields that field selectors may name.
+    pub fn selectable_paths(&self) -> Vec<&str> {
+        let metadata = ["metadata.name"].into_iter().chain(self.namespaced.then_some("metadata.namespace"));
+        metadata.chain(self.fields.iter().map(|(name, _)| name.as_ref())).collect()
+    }
+
+    /// The values of all fields that field selectors may name.
+    pub fn selectable_fields(&self, object: &dyn Object) -> Vec<(Cow<'static, str>, String)> {
+        let metadata = object.metadata();
+        let name = (Cow::Borrowed("metadata.name"), metadata.name.clone().unwrap_or_default());
+        let namespace = self
+            .namespaced
+            .then(|| (Cow::Borrowed("metadata.namespace"), metadata.namespace.clone().unwrap_or_default()));
+        let own = self.fields.iter().map(|(name, f)| (name.clone(), f(object)));
+        std::iter::once(name).chain(namespace).chain(own).collect()
+    }
+
     /// Seconds to end gracefully when the `DELETE` does not say; `None` if objects of this kind just go.
     pub fn grace_period(&self, object: &dyn Object) -> Option<i64> {
         self.grace.map(|f| f(object))

@@ -1,8 +1,9 @@
 //! The client: one concrete type in front of any server.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures::{Stream, StreamExt};
 use minik8s_api::{Kind, Registry, Resource};
@@ -23,6 +24,24 @@ pub struct Client {
     registry: Arc<Registry>,
     user: User,
     manager: Arc<str>,
+    writes: Option<WriteLog>,
+}
+
+/// The newest revision that was written of each kind (by [`Kind::qualified`]): what has to be seen before a cache
+/// shows these writes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WriteLog(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl WriteLog {
+    pub(crate) fn newest(&self) -> BTreeMap<String, u64> {
+        self.0.lock().expect("no writer panics").clone()
+    }
+
+    fn note(&self, kind: &Kind, revision: u64) {
+        let mut log = self.0.lock().expect("no writer panics");
+        let newest = log.entry(kind.qualified()).or_default();
+        *newest = revision.max(*newest);
+    }
 }
 
 impl Client {
@@ -37,7 +56,13 @@ impl Client {
             registry,
             user: User::internal(),
             manager: "minik8s".into(),
+            writes: None,
         }
+    }
+
+    /// The same client, noting what it writes.
+    pub(crate) fn logged(&self, writes: WriteLog) -> Self {
+        Self { writes: Some(writes), ..self.clone() }
     }
 
     /// The same client, writing as the field manager `name`.
@@ -65,7 +90,22 @@ impl Client {
     /// Whatever the server answers, or [`ApiError::unavailable`] when it cannot be reached. A write may have
     /// happened all the same when the answer was lost.
     pub async fn call(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
-        self.service.clone().oneshot(request).await
+        let Some(writes) = &self.writes else { return self.service.clone().oneshot(request).await };
+        let kind = request.kind.clone();
+        let reads = matches!(request.operation, Operation::Get | Operation::List(_) | Operation::Watch(_));
+        let response = self.service.clone().oneshot(request).await?;
+        match &response.body {
+            ResponseBody::Object { object, .. } if !reads => writes.note(&kind, object.revision()),
+            ResponseBody::Deleted { revision, .. } => writes.note(&kind, *revision),
+            _ => {}
+        }
+        Ok(response)
+    }
+
+    /// A request about the kind as this client would make it, for kinds whose type is not known.
+    pub fn request(&self, kind: Arc<Kind>, namespace: Option<&str>, operation: Operation) -> ApiRequest {
+        let namespace = namespace.filter(|_| kind.namespaced).map(ToOwned::to_owned);
+        ApiRequest { kind, namespace, name: None, subresource: None, operation, user: self.user.clone() }
     }
 
     /// The objects of type `K` in all namespaces, or of the cluster.

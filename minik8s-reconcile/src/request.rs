@@ -274,6 +274,8 @@ pub enum ResponseBody {
         name: String,
         /// Its uid.
         uid: String,
+        /// The revision at which it went.
+        revision: u64,
     },
     /// Done, and there is nothing to show (a binding, an eviction).
     Done,

@@ -116,7 +116,7 @@ impl Frontend {
             }
             ResponseBody::List(list) => list_bytes(answer, &list, now)?,
             ResponseBody::Watch(stream) => return Ok(self.watch_response(answer, stream)),
-            ResponseBody::Deleted { name, uid } => json!({
+            ResponseBody::Deleted { name, uid, .. } => json!({
                 "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success",
                 "details": { "name": name, "group": answer.kind.group, "kind": answer.kind.plural, "uid": uid },
             })

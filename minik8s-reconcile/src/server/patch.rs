@@ -31,11 +31,11 @@ impl ApiServer {
         let edit = |old: &Value| {
             let patched = match patch.format {
                 PatchFormat::Json => patch::json::apply(old, &body),
-                PatchFormat::Merge => patch::merge::apply(old, &body),
+                PatchFormat::Merge => Ok(patch::merge::apply(old, &body)),
                 PatchFormat::StrategicMerge => patch::strategic::apply(&kind, old, &body),
                 PatchFormat::Apply => unreachable!("refused above"),
             };
-            let mut patched = patched.map_err(|e: PatchError| ApiError::new(e.code(), e.reason(), e.to_string()))?;
+            let mut patched = patched.map_err(|e: PatchError| refused(&e))?;
             // The version of the object that was patched is no wish of the patch's author; one in the patch is.
             let wish = match patch.format {
                 PatchFormat::Json => patched.pointer("/metadata/resourceVersion") != old.pointer("/metadata/resourceVersion"),
@@ -48,4 +48,14 @@ impl ApiServer {
         };
         self.change(scope, name, part, params, edit).await
     }
+}
+
+fn refused(error: &PatchError) -> ApiError {
+    let reason = match error.code() {
+        400 => "BadRequest",
+        413 => "RequestEntityTooLarge",
+        415 => "UnsupportedMediaType",
+        _ => "Invalid",
+    };
+    ApiError::new(error.code(), reason, error.to_string())
 }

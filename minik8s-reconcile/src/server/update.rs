@@ -185,7 +185,7 @@ impl ApiServer {
             new.metadata_mut().generation = Some(generation);
         }
         let mut errors = meta::validate(new.metadata(), kind);
-        errors.extend(meta::validate_update(new.metadata(), old.metadata()));
+        errors.extend(meta::validate_update(new.metadata(), old.metadata(), kind));
         if part == Part::Main {
             errors.extend(kind.validate(&*new));
             errors.extend(kind.validate_update(&*new, &*old));
