@@ -13,11 +13,13 @@ pub mod meta;
 pub mod name;
 pub mod object;
 pub mod patch;
+pub mod quantity;
 pub mod registry;
 pub mod selector;
 
 pub use field::{FieldError, FieldErrors, FieldPath};
 pub use kind::{Cell, Column, Kind, KindBuilder};
 pub use object::{DecodeError, Decoded, Object, Resource};
+pub use quantity::{Quantity, QuantityError};
 pub use registry::Registry;
 pub use selector::{FieldSelector, Selector, SelectorError};
