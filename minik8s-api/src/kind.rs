@@ -336,6 +336,12 @@ impl<K: Resource> KindBuilder<K> {
         self
     }
 
+    /// Whether `metadata.generation` counts changes of its spec, where that does not follow from [`Self::status`].
+    pub fn generation(mut self, counts: bool) -> Self {
+        self.kind.generation = counts;
+        self
+    }
+
     /// Further subresources.
     pub fn subresources(mut self, names: &[&'static str]) -> Self {
         self.kind.subresources = names.iter().map(|&n| n.into()).collect();

@@ -7,17 +7,21 @@
 //! Built-in kinds are the structs of [`k8s_openapi`]; the kinds of group `minik8s.io` are ordinary custom resources.
 //! [`Kind`] describes one of them to a server that does not know its type, and [`Registry`] finds it by path or name.
 
+pub mod default;
 pub mod field;
 pub mod kind;
+mod kinds;
 pub mod meta;
 pub mod name;
 pub mod object;
 pub mod patch;
+pub mod quantity;
 pub mod registry;
 pub mod selector;
 
 pub use field::{FieldError, FieldErrors, FieldPath};
 pub use kind::{Cell, Column, Kind, KindBuilder};
 pub use object::{DecodeError, Decoded, Object, Resource};
+pub use quantity::{Quantity, QuantityError};
 pub use registry::Registry;
 pub use selector::{FieldSelector, Selector, SelectorError};

@@ -144,7 +144,10 @@ where
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
-    let object: K = serde_ignored::deserialize(tracked, |path| unknown.push(dotted(&path)))
+    // Not a closure of its own type: that would compile every nested type once per kind that holds it.
+    let mut note = |path: serde_ignored::Path<'_>| unknown.push(dotted(&path));
+    let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut note;
+    let object: K = serde_ignored::deserialize(tracked, note)
         .map_err(|e| DecodeError::new(track.path().to_string(), e.to_string()))?;
     Ok(Decoded {
         object: Box::new(object),

@@ -1,0 +1,45 @@
+//! Group `apps`.
+
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+
+use crate::kind::Kind;
+
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::of::<Deployment>()
+            .short_names(&["deploy"])
+            .categories(&["all"])
+            .status()
+            .subresources(&["scale"])
+            .prepare_for_create(|d| d.status = Some(Default::default()))
+            .schema()
+            .build(),
+        Kind::of::<ReplicaSet>()
+            .short_names(&["rs"])
+            .categories(&["all"])
+            .status()
+            .subresources(&["scale"])
+            .prepare_for_create(|r| r.status = Some(Default::default()))
+            .selectable("status.replicas", |r| {
+                r.status.as_ref().map_or(0, |s| s.replicas).to_string()
+            })
+            .schema()
+            .build(),
+        Kind::of::<StatefulSet>()
+            .short_names(&["sts"])
+            .categories(&["all"])
+            .status()
+            .subresources(&["scale"])
+            .prepare_for_create(|s| s.status = Some(Default::default()))
+            .schema()
+            .build(),
+        Kind::of::<DaemonSet>()
+            .short_names(&["ds"])
+            .categories(&["all"])
+            .status()
+            .prepare_for_create(|d| d.status = Some(Default::default()))
+            .schema()
+            .build(),
+        Kind::of::<ControllerRevision>().schema().build(),
+    ]
+}

@@ -1,0 +1,30 @@
+//! Group `batch`.
+
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+
+use crate::kind::Kind;
+
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::of::<Job>()
+            .categories(&["all"])
+            .status()
+            .prepare_for_create(|j| j.status = Some(Default::default()))
+            .selectable("status.successful", |j| {
+                j.status
+                    .as_ref()
+                    .and_then(|s| s.succeeded)
+                    .unwrap_or(0)
+                    .to_string()
+            })
+            .schema()
+            .build(),
+        Kind::of::<CronJob>()
+            .short_names(&["cj"])
+            .categories(&["all"])
+            .status()
+            .prepare_for_create(|c| c.status = Some(Default::default()))
+            .schema()
+            .build(),
+    ]
+}

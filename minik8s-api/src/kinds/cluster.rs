@@ -1,0 +1,90 @@
+//! The small groups that concern the cluster itself: admission, custom resources, certificates, leases, scheduling,
+//! nodes and the newer events.
+
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+    ValidatingWebhookConfiguration,
+};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+
+use crate::kind::Kind;
+
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::of::<ValidatingWebhookConfiguration>()
+            .categories(&["api-extensions"])
+            .generation(true)
+            .schema()
+            .build(),
+        Kind::of::<MutatingWebhookConfiguration>()
+            .categories(&["api-extensions"])
+            .generation(true)
+            .schema()
+            .build(),
+        Kind::of::<ValidatingAdmissionPolicy>()
+            .categories(&["api-extensions"])
+            .status()
+            .prepare_for_create(|p| p.status = Some(Default::default()))
+            .schema()
+            .build(),
+        Kind::of::<ValidatingAdmissionPolicyBinding>()
+            .categories(&["api-extensions"])
+            .generation(true)
+            .schema()
+            .build(),
+        Kind::of::<CustomResourceDefinition>()
+            .short_names(&["crd", "crds"])
+            .categories(&["api-extensions"])
+            .status()
+            .prepare_for_create(|c| c.status = Some(Default::default()))
+            .schema()
+            .build(),
+        Kind::of::<CertificateSigningRequest>()
+            .short_names(&["csr"])
+            .status()
+            .generation(false)
+            .subresources(&["approval"])
+            .prepare_for_create(|c| c.status = Some(Default::default()))
+            .selectable("spec.signerName", |c| c.spec.signer_name.clone())
+            .schema()
+            .build(),
+        Kind::of::<Lease>().schema().build(),
+        Kind::of::<PriorityClass>()
+            .short_names(&["pc"])
+            .generation(true)
+            .schema()
+            .build(),
+        Kind::of::<RuntimeClass>().schema().build(),
+        event(),
+    ]
+}
+
+/// The same objects as the core group's events, under their newer names.
+fn event() -> Kind {
+    type Reference = k8s_openapi::api::core::v1::ObjectReference;
+    fn regarding(event: &Event, field: fn(&Reference) -> &Option<String>) -> String {
+        event
+            .regarding
+            .as_ref()
+            .and_then(|r| field(r).clone())
+            .unwrap_or_default()
+    }
+    Kind::of::<Event>()
+        .short_names(&["ev"])
+        .selectable("regarding.kind", |e| regarding(e, |o| &o.kind))
+        .selectable("regarding.namespace", |e| regarding(e, |o| &o.namespace))
+        .selectable("regarding.name", |e| regarding(e, |o| &o.name))
+        .selectable("regarding.uid", |e| regarding(e, |o| &o.uid))
+        .selectable("reason", |e| e.reason.clone().unwrap_or_default())
+        .selectable("reportingController", |e| {
+            e.reporting_controller.clone().unwrap_or_default()
+        })
+        .selectable("type", |e| e.type_.clone().unwrap_or_default())
+        .schema()
+        .build()
+}

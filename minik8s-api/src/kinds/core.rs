@@ -1,0 +1,258 @@
+//! The core group.
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, LimitRange, Namespace, NamespaceSpec, NamespaceStatus, Node,
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, PersistentVolumeStatus, Pod,
+    PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceStatus,
+};
+
+use crate::kind::Kind;
+use crate::object::Object;
+
+/// Seconds that a pod is given to end if its spec does not say.
+const GRACE: i64 = 30;
+
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![
+        pod(),
+        Kind::of::<Namespace>()
+            .short_names(&["ns"])
+            .status()
+            .generation(false)
+            .subresources(&["finalize"])
+            .returns_deleted()
+            .prepare_for_create(|namespace| {
+                namespace.status = Some(NamespaceStatus {
+                    phase: Some("Active".to_owned()),
+                    conditions: None,
+                });
+                namespace.spec = Some(NamespaceSpec {
+                    finalizers: Some(vec!["kubernetes".to_owned()]),
+                });
+            })
+            .selectable("status.phase", |n| {
+                n.status
+                    .as_ref()
+                    .and_then(|s| s.phase.clone())
+                    .unwrap_or_default()
+            })
+            .schema()
+            .build(),
+        // A node agent registers its node together with its status.
+        Kind::of::<Node>()
+            .short_names(&["no"])
+            .status()
+            .generation(false)
+            .subresources(&["proxy"])
+            .selectable("spec.unschedulable", |n| {
+                n.spec
+                    .as_ref()
+                    .and_then(|s| s.unschedulable)
+                    .unwrap_or(false)
+                    .to_string()
+            })
+            .schema()
+            .build(),
+        Kind::of::<ConfigMap>().short_names(&["cm"]).schema().build(),
+        Kind::of::<Secret>()
+            .selectable("type", |s| s.type_.clone().unwrap_or_default())
+            .schema()
+            .build(),
+        Kind::of::<Service>()
+            .short_names(&["svc"])
+            .categories(&["all"])
+            .status()
+            .generation(false)
+            .subresources(&["proxy"])
+            .returns_deleted()
+            .prepare_for_create(|s| {
+                s.status = Some(ServiceStatus {
+                    load_balancer: Some(Default::default()),
+                    conditions: None,
+                });
+            })
+            .selectable("spec.clusterIP", |s| {
+                s.spec
+                    .as_ref()
+                    .and_then(|s| s.cluster_ip.clone())
+                    .unwrap_or_default()
+            })
+            .selectable("spec.type", |s| {
+                s.spec.as_ref().and_then(|s| s.type_.clone()).unwrap_or_default()
+            })
+            .schema()
+            .build(),
+        Kind::of::<ServiceAccount>()
+            .short_names(&["sa"])
+            .subresources(&["token"])
+            .returns_deleted()
+            .schema()
+            .build(),
+        Kind::of::<Endpoints>().short_names(&["ep"]).schema().build(),
+        event(),
+        Kind::of::<PersistentVolume>()
+            .short_names(&["pv"])
+            .status()
+            .generation(false)
+            .returns_deleted()
+            .prepare_for_create(|pv| {
+                let phase = Some("Pending".to_owned());
+                pv.status = Some(PersistentVolumeStatus {
+                    phase,
+                    ..Default::default()
+                });
+            })
+            .schema()
+            .build(),
+        Kind::of::<PersistentVolumeClaim>()
+            .short_names(&["pvc"])
+            .status()
+            .generation(false)
+            .returns_deleted()
+            .prepare_for_create(|claim| {
+                let phase = Some("Pending".to_owned());
+                claim.status = Some(PersistentVolumeClaimStatus {
+                    phase,
+                    ..Default::default()
+                });
+            })
+            .schema()
+            .build(),
+        Kind::of::<ReplicationController>()
+            .short_names(&["rc"])
+            .categories(&["all"])
+            .status()
+            .subresources(&["scale"])
+            .prepare_for_create(|rc| rc.status = Some(Default::default()))
+            .selectable("status.replicas", |rc| {
+                rc.status.as_ref().map_or(0, |s| s.replicas).to_string()
+            })
+            .schema()
+            .build(),
+        Kind::of::<PodTemplate>().returns_deleted().schema().build(),
+        Kind::of::<LimitRange>().short_names(&["limits"]).schema().build(),
+        Kind::of::<ResourceQuota>()
+            .short_names(&["quota"])
+            .status()
+            .generation(false)
+            .returns_deleted()
+            .prepare_for_create(|q| q.status = Some(Default::default()))
+            .schema()
+            .build(),
+    ]
+}
+
+fn pod() -> Kind {
+    Kind::of::<Pod>()
+        .short_names(&["po"])
+        .categories(&["all"])
+        .status()
+        .subresources(&[
+            "attach",
+            "binding",
+            "ephemeralcontainers",
+            "eviction",
+            "exec",
+            "log",
+            "portforward",
+            "proxy",
+            "resize",
+        ])
+        .returns_deleted()
+        .graceful(pod_grace)
+        .prepare_for_create(crate::default::pod::prepare_for_create)
+        .selectable("spec.nodeName", |p| spec(p, |s| s.node_name.as_deref()))
+        .selectable("spec.restartPolicy", |p| spec(p, |s| s.restart_policy.as_deref()))
+        .selectable("spec.schedulerName", |p| spec(p, |s| s.scheduler_name.as_deref()))
+        .selectable("spec.serviceAccountName", |p| {
+            spec(p, |s| s.service_account_name.as_deref())
+        })
+        .selectable("spec.hostNetwork", |p| {
+            p.spec
+                .as_ref()
+                .and_then(|s| s.host_network)
+                .unwrap_or(false)
+                .to_string()
+        })
+        .selectable("status.phase", |p| {
+            p.status
+                .as_ref()
+                .and_then(|s| s.phase.clone())
+                .unwrap_or_default()
+        })
+        .selectable("status.podIP", |p| {
+            p.status
+                .as_ref()
+                .and_then(|s| s.pod_ip.clone())
+                .unwrap_or_default()
+        })
+        .selectable("status.nominatedNodeName", |p| {
+            p.status
+                .as_ref()
+                .and_then(|s| s.nominated_node_name.clone())
+                .unwrap_or_default()
+        })
+        .schema()
+        .build()
+}
+
+fn spec(pod: &Pod, field: impl Fn(&k8s_openapi::api::core::v1::PodSpec) -> Option<&str>) -> String {
+    pod.spec.as_ref().and_then(field).unwrap_or_default().to_owned()
+}
+
+/// A pod that no node runs, or that has ended, goes at once.
+fn pod_grace(object: &dyn Object) -> i64 {
+    let Some(pod) = object.downcast_ref::<Pod>() else {
+        return 0;
+    };
+    let phase = pod
+        .status
+        .as_ref()
+        .and_then(|s| s.phase.as_deref())
+        .unwrap_or_default();
+    let spec = pod.spec.as_ref();
+    let scheduled = spec
+        .and_then(|s| s.node_name.as_deref())
+        .is_some_and(|n| !n.is_empty());
+    if !scheduled || matches!(phase, "Succeeded" | "Failed") {
+        return 0;
+    }
+    spec.and_then(|s| s.termination_grace_period_seconds)
+        .unwrap_or(GRACE)
+        .max(0)
+}
+
+fn event() -> Kind {
+    type Reference = k8s_openapi::api::core::v1::ObjectReference;
+    fn involved(event: &Event, field: fn(&Reference) -> &Option<String>) -> String {
+        field(&event.involved_object).clone().unwrap_or_default()
+    }
+    Kind::of::<Event>()
+        .short_names(&["ev"])
+        .selectable("involvedObject.kind", |e| involved(e, |o| &o.kind))
+        .selectable("involvedObject.namespace", |e| involved(e, |o| &o.namespace))
+        .selectable("involvedObject.name", |e| involved(e, |o| &o.name))
+        .selectable("involvedObject.uid", |e| involved(e, |o| &o.uid))
+        .selectable("involvedObject.apiVersion", |e| involved(e, |o| &o.api_version))
+        .selectable("involvedObject.resourceVersion", |e| {
+            involved(e, |o| &o.resource_version)
+        })
+        .selectable("involvedObject.fieldPath", |e| involved(e, |o| &o.field_path))
+        .selectable("reason", |e| e.reason.clone().unwrap_or_default())
+        .selectable("reportingComponent", |e| {
+            e.reporting_component.clone().unwrap_or_default()
+        })
+        .selectable("source", |e| {
+            let source = e
+                .source
+                .as_ref()
+                .and_then(|s| s.component.clone())
+                .filter(|c| !c.is_empty());
+            source
+                .or_else(|| e.reporting_component.clone())
+                .unwrap_or_default()
+        })
+        .selectable("type", |e| e.type_.clone().unwrap_or_default())
+        .schema()
+        .build()
+}

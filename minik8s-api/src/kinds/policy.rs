@@ -1,0 +1,16 @@
+//! Group `policy`.
+
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+
+use crate::kind::Kind;
+
+pub(super) fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::of::<PodDisruptionBudget>()
+            .short_names(&["pdb"])
+            .status()
+            .prepare_for_create(|p| p.status = Some(Default::default()))
+            .schema()
+            .build(),
+    ]
+}

@@ -1,0 +1,50 @@
+use crate::registry::Registry;
+
+#[test]
+fn names_find_their_kinds() {
+    let registry = Registry::builtin();
+    for (word, plural, group) in [
+        ("po", "pods", ""),
+        ("Pod", "pods", ""),
+        ("deploy", "deployments", "apps"),
+        ("events", "events", ""),
+        ("events.events.k8s.io", "events", "events.k8s.io"),
+        ("hpa", "horizontalpodautoscalers", "autoscaling"),
+        ("ing", "ingresses", "networking.k8s.io"),
+        ("netpol", "networkpolicies", "networking.k8s.io"),
+        ("crd", "customresourcedefinitions", "apiextensions.k8s.io"),
+        ("ep", "endpoints", ""),
+        ("pdb", "poddisruptionbudgets", "policy"),
+    ] {
+        let kind = registry.find(word).unwrap_or_else(|| panic!("no {word}"));
+        assert_eq!((&*kind.plural, &*kind.group), (plural, group), "{word}");
+    }
+}
+
+#[test]
+fn short_names_are_unambiguous_within_a_group() {
+    let registry = Registry::builtin();
+    let mut seen = std::collections::BTreeMap::new();
+    for kind in registry.iter() {
+        for name in &kind.short_names {
+            let owner = seen.entry(name.clone()).or_insert_with(|| kind.plural.clone());
+            assert_eq!(*owner, kind.plural, "short name {name}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_has_a_schema_and_a_row_for_its_columns() {
+    for kind in Registry::builtin().iter() {
+        let value = serde_json::json!({
+            "apiVersion": kind.api_version(), "kind": &*kind.kind, "metadata": {"name": "x"},
+        });
+        assert!(kind.schema().is_some(), "{kind:?} has no schema");
+        let Ok(decoded) = kind.decode_value(&value) else {
+            continue;
+        };
+        let row = kind.row(&*decoded.object, jiff::Timestamp::UNIX_EPOCH);
+        assert_eq!(row.len(), kind.columns.len(), "{kind:?}");
+        assert_eq!(row[0], "x", "{kind:?}");
+    }
+}
