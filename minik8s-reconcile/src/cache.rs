@@ -29,6 +29,8 @@ pub struct Cache<K>(Arc<Shared<K>>);
 
 struct Shared<K> {
     state: RwLock<State<K>>,
+    /// Apart from the state, since mappers may read the cache.
+    listeners: RwLock<Vec<(Mapper<K>, Arc<Dirty>)>>,
     /// Wakes those who wait for a revision.
     moved: Notify,
 }
@@ -36,7 +38,6 @@ struct Shared<K> {
 struct State<K> {
     objects: BTreeMap<Key, Arc<K>>,
     indexes: BTreeMap<&'static str, Index<K>>,
-    listeners: Vec<(Mapper<K>, Arc<Dirty>)>,
     /// What the cache shows; 0 before the first list.
     revision: u64,
 }
@@ -61,13 +62,12 @@ impl<K: Resource> fmt::Debug for Cache<K> {
 
 impl<K: Resource> Cache<K> {
     fn new() -> Self {
-        let state = State {
-            objects: BTreeMap::new(),
-            indexes: BTreeMap::new(),
-            listeners: Vec::new(),
-            revision: 0,
-        };
-        Self(Arc::new(Shared { state: RwLock::new(state), moved: Notify::new() }))
+        let state = State { objects: BTreeMap::new(), indexes: BTreeMap::new(), revision: 0 };
+        Self(Arc::new(Shared {
+            state: RwLock::new(state),
+            listeners: RwLock::default(),
+            moved: Notify::new(),
+        }))
     }
 
     fn read<T>(&self, f: impl FnOnce(&State<K>) -> T) -> T {
@@ -155,60 +155,71 @@ impl<K: Resource> Cache<K> {
         map: impl Fn(&K, &mut dyn FnMut(Key)) + Send + Sync + 'static,
         dirty: Arc<Dirty>,
     ) {
-        self.write(|s| {
-            for object in s.objects.values() {
-                map(object, &mut |key| dirty.insert(key, Priority::Resync));
+        let mut listeners = self.0.listeners.write().expect("no writer panics");
+        listeners.push((Box::new(map), dirty));
+        drop(listeners);
+        // What changes from here on is told to the new listener; what is here already, now.
+        let listeners = self.0.listeners.read().expect("no writer panics");
+        let (map, dirty) = listeners.last().expect("pushed above");
+        for object in self.list() {
+            map(&object, &mut |key| dirty.insert(key, Priority::Resync));
+        }
+    }
+
+    /// Makes a change, then tells the listeners and those who wait.
+    fn change(&self, f: impl FnOnce(&mut State<K>, &mut Vec<(Arc<K>, Priority)>)) {
+        let mut touched = Vec::new();
+        self.write(|s| f(s, &mut touched));
+        for (map, dirty) in self.0.listeners.read().expect("no writer panics").iter() {
+            for (object, priority) in &touched {
+                map(object, &mut |key| dirty.insert(key, *priority));
             }
-            s.listeners.push((Box::new(map), dirty));
-        });
+        }
+        self.0.moved.notify_waiters();
     }
 
     /// Takes over a whole list.
     fn replace(&self, objects: Vec<Arc<K>>, revision: u64) {
-        self.write(|s| {
+        self.change(|s, touched| {
             let new: BTreeMap<Key, Arc<K>> = objects.into_iter().map(|o| (Key::of(&*o), o)).collect();
             let gone: Vec<Key> = s.objects.keys().filter(|k| !new.contains_key(k)).cloned().collect();
-            let first = s.revision == 0;
+            let priority = if s.revision == 0 { Priority::Resync } else { Priority::Change };
             for key in gone {
-                s.remove(&key, Priority::Change);
+                touched.extend(s.remove(&key).map(|old| (old, Priority::Change)));
             }
             for (key, object) in new {
-                let same = s.objects.get(&key).is_some_and(|old| {
-                    old.meta().resource_version == object.meta().resource_version
-                });
-                if !same {
-                    s.insert(key, object, if first { Priority::Resync } else { Priority::Change });
+                let version = &object.meta().resource_version;
+                if s.objects.get(&key).is_none_or(|old| old.meta().resource_version != *version) {
+                    touched.push((object.clone(), priority));
+                    touched.extend(s.insert(key, object).map(|old| (old, priority)));
                 }
             }
             s.revision = s.revision.max(revision).max(1);
         });
-        self.0.moved.notify_waiters();
     }
 
     fn apply(&self, object: Arc<K>, revision: u64) {
-        self.write(|s| {
-            s.insert(Key::of(&*object), object, Priority::Change);
+        self.change(|s, touched| {
+            touched.push((object.clone(), Priority::Change));
+            touched.extend(s.insert(Key::of(&*object), object).map(|old| (old, Priority::Change)));
             s.revision = s.revision.max(revision);
         });
-        self.0.moved.notify_waiters();
     }
 
     fn delete(&self, object: &K, revision: u64) {
-        self.write(|s| {
-            s.remove(&Key::of(object), Priority::Change);
+        self.change(|s, touched| {
+            touched.extend(s.remove(&Key::of(object)).map(|old| (old, Priority::Change)));
             s.revision = s.revision.max(revision);
         });
-        self.0.moved.notify_waiters();
     }
 
     fn progress(&self, revision: u64) {
-        self.write(|s| s.revision = s.revision.max(revision));
-        self.0.moved.notify_waiters();
+        self.change(|s, _| s.revision = s.revision.max(revision));
     }
 }
 
 impl<K: Resource> State<K> {
-    fn insert(&mut self, key: Key, object: Arc<K>, priority: Priority) {
+    fn insert(&mut self, key: Key, object: Arc<K>) -> Option<Arc<K>> {
         let old = self.objects.insert(key.clone(), object.clone());
         for index in self.indexes.values_mut() {
             if let Some(old) = &old {
@@ -216,23 +227,15 @@ impl<K: Resource> State<K> {
             }
             index.insert(&key, &object);
         }
-        self.tell(old.as_deref(), priority);
-        self.tell(Some(&object), priority);
+        old
     }
 
-    fn remove(&mut self, key: &Key, priority: Priority) {
-        let Some(old) = self.objects.remove(key) else { return };
+    fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
+        let old = self.objects.remove(key)?;
         for index in self.indexes.values_mut() {
             index.remove(key, &old);
         }
-        self.tell(Some(&old), priority);
-    }
-
-    fn tell(&self, object: Option<&K>, priority: Priority) {
-        let Some(object) = object else { return };
-        for (map, dirty) in &self.listeners {
-            map(object, &mut |key| dirty.insert(key, priority));
-        }
+        Some(old)
     }
 }
 

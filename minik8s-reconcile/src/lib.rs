@@ -4,6 +4,7 @@ pub mod cache;
 pub mod client;
 pub mod clock;
 pub mod controller;
+pub mod controllers;
 pub mod cx;
 pub mod error;
 #[cfg(feature = "http")]
@@ -16,6 +17,7 @@ pub mod reconciler;
 pub mod recorder;
 pub mod request;
 pub mod rng;
+pub mod scheduler;
 pub mod server;
 pub mod storage;
 pub mod stored;

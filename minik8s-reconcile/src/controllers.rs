@@ -1,0 +1,5 @@
+//! The built-in controllers. Each is a value to give to a [`crate::Manager`].
+
+pub mod events;
+pub mod garbage_collector;
+pub mod namespace;

@@ -1,0 +1,85 @@
+//! Fills the graph from the metadata of all kinds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use minik8s_api::Kind;
+
+use super::graph::{Node, Uid};
+use super::{RETRY, Seen, Shared};
+use crate::client::Client;
+use crate::error::ApiError;
+use crate::request::{EventType, ListParams, Operation, ResponseBody, WatchParams};
+use crate::stored::Stored;
+
+/// Keeps the graph's part of `kind` like the server, for ever.
+pub(super) async fn follow(client: &Client, kind: Arc<Kind>, shared: &Shared) {
+    loop {
+        if let Err(error) = list_and_watch(client, &kind, shared).await
+            && !error.is_expired()
+        {
+            tracing::debug!(?kind, %error, "watch failed");
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+}
+
+async fn list_and_watch(client: &Client, kind: &Arc<Kind>, shared: &Shared) -> Result<(), ApiError> {
+    let list = client.request(kind.clone(), None, Operation::List(ListParams::default()));
+    let ResponseBody::List(list) = client.call(list).await?.body else {
+        return Err(ApiError::internal("a list is a list"));
+    };
+    let nodes = list.items.iter().map(|o| node(kind, o)).collect::<Result<Vec<_>, _>>()?;
+    shared.update(|graph| {
+        let present: BTreeSet<Uid> = nodes.iter().map(|n| n.uid.clone()).collect();
+        for uid in graph.of_kind(kind) {
+            if !present.contains(&uid) {
+                graph.remove(&uid);
+            }
+        }
+        nodes.into_iter().for_each(|n| graph.apply(n));
+        graph.saw(kind, list.revision);
+    });
+    let mut revision = list.revision;
+    loop {
+        let params =
+            WatchParams { resource_version: Some(revision), bookmarks: true, ..WatchParams::default() };
+        let watch = client.request(kind.clone(), None, Operation::Watch(params));
+        let ResponseBody::Watch(mut events) = client.call(watch).await?.body else {
+            return Err(ApiError::internal("a watch is a watch"));
+        };
+        while let Some(event) = events.next().await {
+            let event = event?;
+            revision = revision.max(event.object.revision());
+            match event.event {
+                EventType::Added | EventType::Modified => {
+                    let node = node(kind, &event.object)?;
+                    shared.update(|graph| graph.apply(node));
+                }
+                EventType::Deleted => {
+                    let node = node(kind, &event.object)?;
+                    shared.update(|graph| graph.remove(&node.uid));
+                }
+                EventType::Bookmark => {}
+            }
+        }
+    }
+}
+
+fn node(kind: &Arc<Kind>, object: &Stored) -> Result<Node, ApiError> {
+    let metadata = object.metadata().map_err(ApiError::internal)?;
+    Ok(Node::new(kind.clone(), metadata, object.revision()))
+}
+
+/// Waits until every kind has been listed once: before that, an unknown owner may just not have been seen.
+pub(super) async fn complete(client: &Client, shared: &Shared) {
+    let wanted = client.registry().iter().filter(|k| k.kind != "Event").count();
+    loop {
+        let seen: Seen = shared.graph.lock().expect("no writer panics").seen().clone();
+        if seen.len() >= wanted {
+            return;
+        }
+        shared.changed.notified().await;
+    }
+}
