@@ -15,6 +15,8 @@ pub mod planner;
 pub mod queue;
 pub mod reconciler;
 pub mod recorder;
+#[cfg(feature = "remote")]
+mod remote;
 pub mod request;
 pub mod rng;
 pub mod scheduler;

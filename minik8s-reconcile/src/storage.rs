@@ -16,6 +16,8 @@ pub mod conformance;
 pub mod embedded;
 pub mod memory;
 mod mvcc;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
