@@ -1,2 +1,103 @@
-//! xtask
-fn main() {}
+//! `cargo xtask`: everything that is done to this project by a command.
+
+mod cluster;
+mod images;
+mod packages;
+mod progress;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Automation of the minik8s project.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring up a cluster on this machine: nodes in namespaces, each with a containerd of its own.
+    ClusterUp(cluster::UpArgs),
+    /// Take a cluster down, leaving nothing behind.
+    ClusterDown {
+        /// The cluster's name.
+        #[arg(long, default_value = cluster::DEFAULT_NAME)]
+        name: String,
+    },
+    /// Run a command inside a node.
+    #[command(after_help = "Example: cargo xtask node n1 -- ctr -n k8s.io containers ls")]
+    Node {
+        /// The node.
+        node: String,
+        /// The cluster's name.
+        #[arg(long = "name", default_value = cluster::DEFAULT_NAME)]
+        cluster: String,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Build the small images that tests and examples use, from the distribution's packages.
+    Images,
+    /// Load an image archive (OCI or docker) into all nodes of a cluster.
+    ImageLoad {
+        /// The archive.
+        tar: PathBuf,
+        /// The cluster's name.
+        #[arg(long, default_value = cluster::DEFAULT_NAME)]
+        name: String,
+    },
+    /// Run the tests.
+    Test {
+        /// Which.
+        #[arg(value_enum, default_value_t = test::Suite::All)]
+        suite: test::Suite,
+    },
+    /// Check the architecture's rules.
+    Tidy,
+    /// Everything that must pass before a change lands.
+    Ci,
+    /// The first process of a node. Not for people.
+    #[command(hide = true, name = "__init")]
+    Init(cluster::InitArgs),
+    /// Moves into a node's control groups, then becomes another program. Not for people.
+    #[command(hide = true, name = "__enter")]
+    Enter {
+        /// The control group.
+        #[arg(long)]
+        cgroup: String,
+        /// The program.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::ClusterUp(args) => cluster::up(&args),
+        Command::ClusterDown { name } => cluster::down(&name),
+        Command::Node { node, cluster, command } => return finish(cluster::exec(&cluster, &node, &command)),
+        Command::Images => images::build_all().map(drop),
+        Command::ImageLoad { tar, name } => cluster::load_image(&name, &tar),
+        Command::Test { suite } => test::run(suite),
+        Command::Tidy => tidy::run(),
+        Command::Ci => test::ci(),
+        Command::Init(args) => cluster::init(&args),
+        Command::Enter { cgroup, command } => cluster::enter(&cgroup, &command),
+    };
+    finish(done.map(|()| ExitCode::SUCCESS))
+}
+
+fn finish(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        progress::error(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,299 @@
+//! The command line's grammar.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// A small Kubernetes.
+#[derive(Debug, Parser)]
+#[command(
+    name = "minik8s",
+    version,
+    about = "A small Kubernetes: server, node agent and command line in one program",
+    propagate_version = true,
+    after_help = "Examples:\n  \
+        minik8s apply -f pod.yaml            make or change what a manifest describes\n  \
+        minik8s get pods -A -w               watch all pods\n  \
+        minik8s logs -f web -c main          follow a container's output\n  \
+        minik8s exec -it web -- sh           a shell in a container\n  \
+        minik8s completion bash              completion for your shell"
+)]
+pub struct Args {
+    /// How to reach the server.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// Log more to standard error: -v, -vv.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to reach the server.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Connection {
+    /// The kubeconfig file [default: $KUBECONFIG, then ~/.kube/config].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The kubeconfig's context to use.
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// The namespace [default: the context's, then "default"].
+    #[arg(short, long, global = true)]
+    pub namespace: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make or change what manifests describe.
+    #[command(after_help = "Examples:\n  minik8s apply -f pod.yaml\n  cat pod.yaml | minik8s apply -f -\n  minik8s apply -f manifests/")]
+    Apply(Files),
+    /// Make what manifests describe; fails for what exists.
+    Create(Files),
+    /// Show objects.
+    #[command(after_help = "Examples:\n  minik8s get pods\n  minik8s get pod/web -o yaml\n  minik8s get pods,nodes -A -l app=web -w")]
+    Get(Get),
+    /// Show one object and what happened to it.
+    Describe(Describe),
+    /// Delete objects.
+    #[command(after_help = "Examples:\n  minik8s delete pod web\n  minik8s delete -f pod.yaml\n  minik8s delete pods -l app=web --now")]
+    Delete(Delete),
+    /// Show what a container printed.
+    Logs(Logs),
+    /// Run a command in a container.
+    #[command(after_help = "Examples:\n  minik8s exec web -- ls /\n  minik8s exec -it web -c main -- sh")]
+    Exec(Exec),
+    /// Show the versions of this program and of the server.
+    Version,
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Run the API server, the controllers and the scheduler.
+    Server(Server),
+    /// Run the agent of this node.
+    Node(Node),
+    /// Run server and agent together: a cluster of one machine.
+    Up(Up),
+}
+
+impl Command {
+    /// Whether it runs until it is told to stop.
+    pub fn is_daemon(&self) -> bool {
+        matches!(self, Self::Server(_) | Self::Node(_) | Self::Up(_))
+    }
+}
+
+/// Manifests.
+#[derive(Debug, ClapArgs)]
+pub struct Files {
+    /// A file, a folder of .yaml, .yml and .json files, or - for standard input. May be given several times.
+    #[arg(short, long = "filename", required = true, value_name = "FILE|DIR|-")]
+    pub filename: Vec<PathBuf>,
+    /// Check on the server, change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// How to print objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// A table with more columns.
+    Wide,
+    /// YAML.
+    Yaml,
+    /// JSON.
+    Json,
+    /// KIND/NAME.
+    Name,
+}
+
+/// Which objects.
+#[derive(Debug, ClapArgs)]
+pub struct Selection {
+    /// Kinds (pod, pods, po; several with commas; "all"), then names; or KIND/NAME.
+    #[arg(required = true, value_name = "KIND [NAME]...")]
+    pub resources: Vec<String>,
+    /// In all namespaces.
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// With these labels, such as app=web or 'tier in (a,b)'.
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+}
+
+/// `get`
+#[derive(Debug, ClapArgs)]
+pub struct Get {
+    /// Which.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// With these fields, such as status.phase=Running.
+    #[arg(long, value_name = "FIELDS")]
+    pub field_selector: Option<String>,
+    /// How to print them.
+    #[arg(short, long)]
+    pub output: Option<Output>,
+    /// Go on printing changes.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// No heading.
+    #[arg(long)]
+    pub no_headers: bool,
+}
+
+/// `describe`
+#[derive(Debug, ClapArgs)]
+pub struct Describe {
+    /// Which.
+    #[command(flatten)]
+    pub selection: Selection,
+}
+
+/// `delete`
+#[derive(Debug, ClapArgs)]
+pub struct Delete {
+    /// Kinds, then names; or KIND/NAME.
+    #[arg(value_name = "KIND [NAME]...", required_unless_present = "filename")]
+    pub resources: Vec<String>,
+    /// What these manifests describe.
+    #[arg(short, long, value_name = "FILE|DIR|-", conflicts_with = "resources")]
+    pub filename: Vec<PathBuf>,
+    /// With these labels.
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+    /// All of the kind in the namespace.
+    #[arg(long)]
+    pub all: bool,
+    /// Seconds to end gracefully [default: what the object says].
+    #[arg(long, value_name = "SECONDS")]
+    pub grace_period: Option<i64>,
+    /// With a grace period of one second.
+    #[arg(long, conflicts_with = "grace_period")]
+    pub now: bool,
+    /// Remove the object at once, whatever still runs.
+    #[arg(long, conflicts_with_all = ["grace_period", "now"])]
+    pub force: bool,
+    /// Do not wait until it is gone.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// No complaint about what does not exist.
+    #[arg(long)]
+    pub ignore_not_found: bool,
+}
+
+/// `logs`
+#[derive(Debug, ClapArgs)]
+pub struct Logs {
+    /// The pod: NAME or pod/NAME.
+    pub pod: String,
+    /// The container, if there are several.
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Go on printing.
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Of the container's last run.
+    #[arg(short, long)]
+    pub previous: bool,
+    /// Only that many lines from the end.
+    #[arg(long)]
+    pub tail: Option<i64>,
+    /// Only lines of the last that many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub since: Option<i64>,
+    /// With the time of each line.
+    #[arg(long)]
+    pub timestamps: bool,
+}
+
+/// `exec`
+#[derive(Debug, ClapArgs)]
+pub struct Exec {
+    /// The pod: NAME or pod/NAME.
+    pub pod: String,
+    /// The container, if there are several.
+    #[arg(short, long)]
+    pub container: Option<String>,
+    /// Pass standard input on.
+    #[arg(short = 'i', long)]
+    pub stdin: bool,
+    /// With a terminal.
+    #[arg(short, long)]
+    pub tty: bool,
+    /// The command, behind --.
+    #[arg(last = true, required = true)]
+    pub command: Vec<String>,
+}
+
+/// `server`
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Server {
+    /// Where the server keeps its data.
+    #[arg(long, default_value = "/var/lib/minik8s/server", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where to listen; may be given several times. Sockets passed on by systemd are used too.
+    #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDRESS:PORT")]
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `node`
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Node {
+    /// The node's name [default: the host name].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The node's address, under which the server reaches the agent [default: that of the default route].
+    #[arg(long)]
+    pub address: Option<IpAddr>,
+    /// The kubeconfig to reach the server with.
+    #[arg(long = "server-kubeconfig", value_name = "FILE")]
+    pub server_kubeconfig: Option<PathBuf>,
+    /// How the node does its work.
+    #[command(flatten)]
+    pub options: NodeOptions,
+}
+
+/// How a node does its work.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct NodeOptions {
+    /// containerd's socket.
+    #[arg(long, default_value = "/run/containerd/containerd.sock", value_name = "SOCKET")]
+    pub containerd: PathBuf,
+    /// Where the agent keeps its pods' files.
+    #[arg(long, default_value = "/var/lib/minik8s/node", value_name = "DIR")]
+    pub node_dir: PathBuf,
+    /// Where containers' logs go.
+    #[arg(long, default_value = "/var/log/pods", value_name = "DIR")]
+    pub log_dir: PathBuf,
+    /// The addresses of this node's pods.
+    #[arg(long, default_value = "10.244.0.0/24", value_name = "CIDR")]
+    pub pod_cidr: String,
+    /// The port of the agent's own API.
+    #[arg(long, default_value_t = 10250)]
+    pub port: u16,
+    /// Name servers of pods that want the cluster's DNS.
+    #[arg(long, value_name = "ADDRESS")]
+    pub cluster_dns: Vec<IpAddr>,
+}
+
+/// `up`
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Up {
+    /// The server's part.
+    #[command(flatten)]
+    pub server: Server,
+    /// The node's name [default: the host name].
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The node's address [default: that of the default route, else 127.0.0.1].
+    #[arg(long)]
+    pub address: Option<IpAddr>,
+    /// The node's part.
+    #[command(flatten)]
+    pub options: NodeOptions,
+}

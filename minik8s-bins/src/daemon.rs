@@ -1,0 +1,89 @@
+//! What the long-running commands share.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use minik8s_reconcile::http::Listener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::args::Args;
+
+/// Worker threads of a daemon. The work is short and mostly waits, so few will do.
+pub const WORKERS: usize = 2;
+
+/// The hidden command with which containerd has a container's output written.
+pub const LOG_DRIVER: &str = "log-driver";
+
+/// Where systemd's passed-on sockets begin.
+const FIRST_FD: i32 = 3;
+
+/// Writes a container's output to its log file until the container ends.
+pub fn log_driver() -> ExitCode {
+    match minik8s_runtime::containerd::log_driver::run(std::env::args_os().skip(2)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::cli::note(&format!("log driver: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Logs to standard error: warnings, for the daemons what they do too, and more with each `-v`. `RUST_LOG` overrides.
+pub fn init_tracing(args: &Args) {
+    let level = match (args.verbose, args.command.is_daemon()) {
+        (0, false) => "error",
+        (0, true) => "info,hyper=warn,h2=warn,tower=warn",
+        (1, _) => "info,minik8s=debug,minik8s_reconcile=debug,minik8s_runtime=debug,minik8s_net=debug",
+        _ => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// A token that is cancelled by SIGTERM or SIGINT.
+pub fn shutdown() -> anyhow::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down");
+        cancel.cancel();
+    });
+    Ok(token)
+}
+
+/// Tells systemd that the service is ready; nothing without systemd.
+pub fn ready() {
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
+}
+
+/// Sockets that systemd (or another parent) listens on for this process: `LISTEN_FDS`.
+pub fn passed_on() -> anyhow::Result<Vec<Listener>> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let for_us = variable("LISTEN_PID").is_none_or(|pid| pid == std::process::id().to_string());
+    let count: i32 = variable("LISTEN_FDS").filter(|_| for_us).and_then(|n| n.parse().ok()).unwrap_or(0);
+    (FIRST_FD..FIRST_FD + count)
+        .map(|fd| {
+            let path = format!("/proc/self/fd/{fd}");
+            anyhow::ensure!(Path::new(&path).exists(), "LISTEN_FDS is {count}, but {fd} is not open");
+            Ok(Listener::from_std(inherit(fd))?)
+        })
+        .collect()
+}
+
+#[allow(unsafe_code)]
+fn inherit(fd: i32) -> std::net::TcpListener {
+    use std::os::fd::FromRawFd;
+    // SAFETY: by the protocol of LISTEN_FDS these descriptors are this process's own, and `passed_on` is called once.
+    unsafe { std::net::TcpListener::from_raw_fd(fd) }
+}

@@ -1,0 +1,69 @@
+//! `minik8s server`: API server, controllers and scheduler.
+
+use std::path::Path;
+
+use anyhow::Context;
+use minik8s_reconcile::http::{Frontend, Listener, serve};
+use minik8s_reconcile::storage::embedded::EmbeddedStorage;
+use minik8s_reconcile::{ApiServer, Manager, controllers, scheduler};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::Server;
+use crate::daemon;
+
+/// Runs until a signal.
+pub async fn run(args: Server) -> anyhow::Result<()> {
+    let shutdown = daemon::shutdown()?;
+    let running = start(&args, &shutdown).await?;
+    daemon::ready();
+    running.join().await;
+    Ok(())
+}
+
+/// A server that serves.
+pub struct Running {
+    pub server: ApiServer,
+    serving: JoinHandle<()>,
+    managing: JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits for the end, after a shutdown.
+    pub async fn join(self) {
+        for task in [self.serving, self.managing] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the server failed");
+            }
+        }
+    }
+}
+
+/// Opens the storage, listens, and starts the controllers.
+pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Result<Running> {
+    let began = std::time::Instant::now();
+    let storage = EmbeddedStorage::open(database(&args.data_dir))
+        .with_context(|| format!("cannot open the data in {}", args.data_dir.display()))?;
+    let server = ApiServer::new(storage);
+    server.bootstrap().await?;
+    let mut listeners = daemon::passed_on()?;
+    for address in &args.listen {
+        listeners.push(Listener::bind(*address).await.with_context(|| format!("cannot listen on {address}"))?);
+    }
+    for listener in &listeners {
+        tracing::info!(address = %listener.local_addr()?, "serving the Kubernetes API");
+    }
+    let serving = tokio::spawn(serve(Frontend::new(server.clone()), listeners, shutdown.clone()));
+    let manager = Manager::new(server.client())
+        .controller(scheduler::controller())
+        .controller(controllers::namespace::controller())
+        .controller(controllers::events::controller())
+        .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
+    let managing = tokio::spawn(manager.run(shutdown.clone()));
+    tracing::info!(elapsed = ?began.elapsed(), "ready");
+    Ok(Running { server, serving, managing })
+}
+
+fn database(data_dir: &Path) -> std::path::PathBuf {
+    data_dir.join("objects.redb")
+}

@@ -1,0 +1,238 @@
+//! The first process of a node. It makes the node's own mounts, keeps the node's programs running as systemd would on
+//! a real machine, and buries orphans.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::cgroup;
+use crate::workspace::{command, quiet};
+
+/// How long programs have to end by themselves.
+const GRACE: Duration = Duration::from_secs(8);
+/// The least time between two starts of a program.
+const RESTART: Duration = Duration::from_millis(500);
+
+/// Arguments of the first process.
+#[derive(Debug, Args)]
+pub struct InitArgs {
+    /// The node's name.
+    #[arg(long)]
+    node: String,
+    /// The node's address.
+    #[arg(long)]
+    address: String,
+    /// The addresses of its pods.
+    #[arg(long)]
+    pod_cidr: String,
+    /// A socket for the API server that this process has inherited.
+    #[arg(long)]
+    socket: i32,
+    /// The node's folder on the machine.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The minik8s program.
+    #[arg(long)]
+    program: PathBuf,
+}
+
+/// Moves into the control group and becomes `words`.
+pub fn enter(group: &str, words: &[OsString]) -> anyhow::Result<()> {
+    cgroup::join(group)?;
+    let (program, args) = words.split_first().context("no program")?;
+    Err(Command::new(program).args(args).exec()).with_context(|| format!("cannot run {}", program.display()))
+}
+
+/// Runs until SIGTERM.
+pub fn init(args: &InitArgs) -> anyhow::Result<()> {
+    nix::unistd::sethostname(&args.node)?;
+    mounts(args).context("cannot make the node's mounts")?;
+    for (key, value) in [("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/all/rp_filter", "0")] {
+        fs::write(Path::new("/proc/sys").join(key), value).with_context(|| format!("cannot set {key}"))?;
+    }
+    let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGALRM].into_iter().collect();
+    // Children start with an empty mask: the standard library sees to that.
+    signals.thread_block()?;
+    let mut programs = vec![Program::new("containerd", containerd(args)), Program::new("minik8s", minik8s(args))];
+    for program in &mut programs {
+        program.start(args)?;
+    }
+    loop {
+        let wait = programs.iter().filter_map(|p| p.restart_at).min();
+        if let Some(at) = wait {
+            nix::unistd::alarm::set(at.saturating_duration_since(Instant::now()).as_secs() as u32 + 1);
+        }
+        match signals.wait()? {
+            Signal::SIGTERM => return stop(&mut programs),
+            _ => {
+                reap(&mut programs);
+                for program in programs.iter_mut().filter(|p| p.restart_at.is_some_and(|at| at <= Instant::now())) {
+                    program.start(args)?;
+                }
+            }
+        }
+    }
+}
+
+fn mounts(args: &InitArgs) -> anyhow::Result<()> {
+    let none: Option<&str> = None;
+    let fs_mount = |kind: &str, at: &str, data: Option<&str>| {
+        fs::create_dir_all(at)?;
+        mount(Some(kind), at, Some(kind), MsFlags::empty(), data)
+            .with_context(|| format!("cannot mount {kind} on {at}"))
+    };
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    fs_mount("proc", "/proc", None)?;
+    fs_mount("tmpfs", "/run", None)?;
+    let hierarchies = cgroup::hierarchies();
+    // The machine's view of the control groups goes; the node gets one that begins at its own.
+    let _ = umount2(cgroup::ROOT, MntFlags::MNT_DETACH);
+    let _ = umount2("/sys", MntFlags::MNT_DETACH);
+    fs_mount("sysfs", "/sys", None)?;
+    if hierarchies == [Path::new(cgroup::ROOT)] {
+        fs_mount("cgroup2", cgroup::ROOT, None)?;
+    } else {
+        fs_mount("tmpfs", cgroup::ROOT, None)?;
+        for hierarchy in &hierarchies {
+            let name = hierarchy.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let at = format!("{}/{name}", cgroup::ROOT);
+            match name.as_str() {
+                "unified" => fs_mount("cgroup2", &at, None)?,
+                "systemd" => fs_mount("cgroup", &at, Some("none,name=systemd"))?,
+                controller => fs_mount("cgroup", &at, Some(controller))?,
+            }
+        }
+        if !hierarchies.iter().any(|h| h.ends_with("systemd")) {
+            let at = format!("{}/systemd", cgroup::ROOT);
+            fs_mount("cgroup", &at, Some("none,name=systemd"))?;
+        }
+    }
+    for (own, at) in [
+        ("containerd", "/var/lib/containerd"),
+        ("minik8s", "/var/lib/minik8s"),
+        ("pods", "/var/log/pods"),
+    ] {
+        fs::create_dir_all(at)?;
+        mount(Some(&args.dir.join(own)), at, none, MsFlags::MS_BIND, none)
+            .with_context(|| format!("cannot mount {at}"))?;
+    }
+    fs::create_dir_all("/run/netns")?;
+    // Volumes and namespaces of pods are mounted below these and have to be seen by containers.
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
+    Ok(())
+}
+
+fn containerd(args: &InitArgs) -> Command {
+    let config = args.dir.join("containerd.toml");
+    let mut containerd = Command::new("containerd");
+    containerd.arg("--config").arg(config);
+    containerd
+}
+
+/// The agent pulls through containerd's CRI plugin, which wants to know that it may not lower OOM scores here.
+const CONTAINERD: &str = r#"version = 2
+root = "/var/lib/containerd"
+state = "/run/containerd"
+[grpc]
+  address = "/run/containerd/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "/etc/containerd/certs.d"
+"#;
+
+fn minik8s(args: &InitArgs) -> Command {
+    // The shell puts the socket where the protocol of LISTEN_FDS wants it.
+    let mut minik8s = Command::new("sh");
+    minik8s
+        .args(["-c", "fd=$1; shift; eval \"exec \\\"\\$@\\\" 3<&$fd $([ $fd = 3 ] || echo $fd'<&-')\"", "sh"])
+        .arg(args.socket.to_string())
+        .arg(&args.program)
+        .args(["up", "--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr])
+        .args(["--listen", &format!("{}:6443", args.address), "--listen", "127.0.0.1:6443"])
+        .env("LISTEN_FDS", "1");
+    minik8s
+}
+
+/// A program that is to run all the time.
+struct Program {
+    name: &'static str,
+    command: Command,
+    pid: Option<Pid>,
+    started: Instant,
+    restart_at: Option<Instant>,
+}
+
+impl Program {
+    fn new(name: &'static str, command: Command) -> Self {
+        Self { name, command, pid: None, started: Instant::now(), restart_at: None }
+    }
+
+    fn start(&mut self, args: &InitArgs) -> anyhow::Result<()> {
+        if self.name == "containerd" {
+            fs::write(args.dir.join("containerd.toml"), CONTAINERD)?;
+        }
+        let log = args.dir.join("log").join(format!("{}.log", self.name));
+        let log = fs::File::options().create(true).append(true).open(log)?;
+        let child = self
+            .command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot run {}", self.name))?;
+        self.pid = Some(Pid::from_raw(i32::try_from(child.id())?));
+        self.started = Instant::now();
+        self.restart_at = None;
+        Ok(())
+    }
+}
+
+/// Collects ended processes; programs among them are to be started again.
+fn reap(programs: &mut [Program]) {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+            Ok(status) => {
+                if let Some(program) = programs.iter_mut().find(|p| p.pid.is_some() && p.pid == status.pid()) {
+                    program.pid = None;
+                    program.restart_at = Some(program.started + RESTART);
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// Ends the programs, then everything else: containers end with the node.
+fn stop(programs: &mut [Program]) -> anyhow::Result<()> {
+    for program in programs.iter().rev() {
+        if let Some(pid) = program.pid {
+            let _ = kill(pid, Signal::SIGTERM);
+        }
+    }
+    let deadline = Instant::now() + GRACE;
+    while programs.iter().any(|p| p.pid.is_some()) && Instant::now() < deadline {
+        reap(programs);
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Everyone but this process.
+    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    let deadline = Instant::now() + GRACE;
+    while waitpid(None, Some(WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = quiet(&mut command("umount", &["-a", "-l", "-t", "overlay,tmpfs,nsfs"]));
+    Ok(())
+}

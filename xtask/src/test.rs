@@ -1,0 +1,40 @@
+//! Running the tests.
+
+use clap::ValueEnum;
+
+use crate::progress::say;
+use crate::workspace::{cargo, loud};
+use crate::{packages, tidy};
+
+/// Which tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// Those that need neither root nor a network.
+    Unit,
+    /// Those on real nodes.
+    E2e,
+    /// Both.
+    All,
+}
+
+/// Runs a suite.
+pub fn run(suite: Suite) -> anyhow::Result<()> {
+    if suite != Suite::E2e {
+        say("Unit tests, doctests and examples");
+        loud(cargo().args(["test", "--workspace", "--exclude", "minik8s-tests", "--exclude", "minik8s-benches"]))?;
+    }
+    if suite != Suite::Unit {
+        say("End-to-end tests on real nodes");
+        packages::ensure()?;
+        loud(cargo().args(["test", "--package", "minik8s-tests"]))?;
+    }
+    Ok(())
+}
+
+/// Everything that must pass before a change lands.
+pub fn ci() -> anyhow::Result<()> {
+    loud(cargo().args(["fmt", "--all", "--check"]))?;
+    tidy::run()?;
+    loud(cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"]))?;
+    run(Suite::All)
+}
