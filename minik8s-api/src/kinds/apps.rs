@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 
+use crate::default::workload;
 use crate::kind::Kind;
 
 pub(super) fn kinds() -> Vec<Kind> {
@@ -11,6 +12,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .categories(&["all"])
             .status()
             .subresources(&["scale"])
+            .defaults(workload::deployment)
             .prepare_for_create(|d| d.status = Some(Default::default()))
             .schema()
             .build(),
@@ -19,6 +21,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .categories(&["all"])
             .status()
             .subresources(&["scale"])
+            .defaults(workload::replica_set)
             .prepare_for_create(|r| r.status = Some(Default::default()))
             .selectable("status.replicas", |r| {
                 r.status.as_ref().map_or(0, |s| s.replicas).to_string()
@@ -30,6 +33,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .categories(&["all"])
             .status()
             .subresources(&["scale"])
+            .defaults(workload::stateful_set)
             .prepare_for_create(|s| s.status = Some(Default::default()))
             .schema()
             .build(),
@@ -37,6 +41,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .short_names(&["ds"])
             .categories(&["all"])
             .status()
+            .defaults(workload::daemon_set)
             .prepare_for_create(|d| d.status = Some(Default::default()))
             .schema()
             .build(),

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 
+use crate::default::batch;
 use crate::kind::Kind;
 
 pub(super) fn kinds() -> Vec<Kind> {
@@ -9,6 +10,7 @@ pub(super) fn kinds() -> Vec<Kind> {
         Kind::of::<Job>()
             .categories(&["all"])
             .status()
+            .defaults(batch::job)
             .prepare_for_create(|j| j.status = Some(Default::default()))
             .selectable("status.successful", |j| {
                 j.status
@@ -23,6 +25,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .short_names(&["cj"])
             .categories(&["all"])
             .status()
+            .defaults(batch::cron_job)
             .prepare_for_create(|c| c.status = Some(Default::default()))
             .schema()
             .build(),

@@ -6,11 +6,9 @@ use k8s_openapi::api::core::v1::{
     PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceStatus,
 };
 
+use crate::default::{self, service, small, workload};
 use crate::kind::Kind;
 use crate::object::Object;
-
-/// Seconds that a pod is given to end if its spec does not say.
-const GRACE: i64 = 30;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
@@ -21,6 +19,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .generation(false)
             .subresources(&["finalize"])
             .returns_deleted()
+            .defaults(small::namespace)
             .prepare_for_create(|namespace| {
                 namespace.status = Some(NamespaceStatus {
                     phase: Some("Active".to_owned()),
@@ -55,6 +54,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .build(),
         Kind::of::<ConfigMap>().short_names(&["cm"]).schema().build(),
         Kind::of::<Secret>()
+            .defaults(small::secret)
             .selectable("type", |s| s.type_.clone().unwrap_or_default())
             .schema()
             .build(),
@@ -65,6 +65,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .generation(false)
             .subresources(&["proxy"])
             .returns_deleted()
+            .defaults(service::service)
             .prepare_for_create(|s| {
                 s.status = Some(ServiceStatus {
                     load_balancer: Some(Default::default()),
@@ -123,13 +124,18 @@ pub(super) fn kinds() -> Vec<Kind> {
             .categories(&["all"])
             .status()
             .subresources(&["scale"])
+            .defaults(workload::replication_controller)
             .prepare_for_create(|rc| rc.status = Some(Default::default()))
             .selectable("status.replicas", |rc| {
                 rc.status.as_ref().map_or(0, |s| s.replicas).to_string()
             })
             .schema()
             .build(),
-        Kind::of::<PodTemplate>().returns_deleted().schema().build(),
+        Kind::of::<PodTemplate>()
+            .defaults(workload::pod_template)
+            .returns_deleted()
+            .schema()
+            .build(),
         Kind::of::<LimitRange>().short_names(&["limits"]).schema().build(),
         Kind::of::<ResourceQuota>()
             .short_names(&["quota"])
@@ -160,7 +166,8 @@ fn pod() -> Kind {
         ])
         .returns_deleted()
         .graceful(pod_grace)
-        .prepare_for_create(crate::default::pod::prepare_for_create)
+        .defaults(default::pod::pod)
+        .prepare_for_create(default::pod::prepare_for_create)
         .selectable("spec.nodeName", |p| spec(p, |s| s.node_name.as_deref()))
         .selectable("spec.restartPolicy", |p| spec(p, |s| s.restart_policy.as_deref()))
         .selectable("spec.schedulerName", |p| spec(p, |s| s.scheduler_name.as_deref()))
@@ -218,7 +225,7 @@ fn pod_grace(object: &dyn Object) -> i64 {
         return 0;
     }
     spec.and_then(|s| s.termination_grace_period_seconds)
-        .unwrap_or(GRACE)
+        .unwrap_or(default::pod::GRACE_PERIOD_S)
         .max(0)
 }
 
