@@ -18,6 +18,7 @@ pub mod patch;
 pub mod quantity;
 pub mod registry;
 pub mod selector;
+pub mod validate;
 
 pub use field::{FieldError, FieldErrors, FieldPath};
 pub use kind::{Cell, Column, Kind, KindBuilder};

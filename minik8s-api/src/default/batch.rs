@@ -53,3 +53,34 @@ fn job_spec(spec: &mut JobSpec) {
     );
     pod::template(&mut spec.template);
 }
+
+/// Readies a new Job, which must have its uid: unless it says otherwise, its pods are those that carry that uid.
+pub fn prepare_job(job: &mut Job) {
+    job.status = Some(Default::default());
+    let (name, uid) = (
+        job.metadata.name.clone().unwrap_or_default(),
+        job.metadata.uid.clone(),
+    );
+    let (Some(spec), Some(uid)) = (&mut job.spec, uid) else {
+        return;
+    };
+    let labels = spec
+        .template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default();
+    if spec.manual_selector != Some(true) {
+        labels.insert("controller-uid".to_owned(), uid.clone());
+        labels.insert("batch.kubernetes.io/controller-uid".to_owned(), uid.clone());
+        let own = spec
+            .selector
+            .get_or_insert_default()
+            .match_labels
+            .get_or_insert_default();
+        own.insert("batch.kubernetes.io/controller-uid".to_owned(), uid);
+    }
+    for key in ["job-name", "batch.kubernetes.io/job-name"] {
+        labels.insert(key.to_owned(), name.clone());
+    }
+}

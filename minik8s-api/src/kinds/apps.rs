@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 
 use crate::default::workload;
 use crate::kind::Kind;
+use crate::validate::workload as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
@@ -13,6 +14,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .status()
             .subresources(&["scale"])
             .defaults(workload::deployment)
+            .validate(validate::deployment)
+            .validate_update(validate::deployment_update)
             .prepare_for_create(|d| d.status = Some(Default::default()))
             .schema()
             .build(),
@@ -22,6 +25,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .status()
             .subresources(&["scale"])
             .defaults(workload::replica_set)
+            .validate(validate::replica_set)
+            .validate_update(validate::replica_set_update)
             .prepare_for_create(|r| r.status = Some(Default::default()))
             .selectable("status.replicas", |r| {
                 r.status.as_ref().map_or(0, |s| s.replicas).to_string()
@@ -34,6 +39,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .status()
             .subresources(&["scale"])
             .defaults(workload::stateful_set)
+            .validate(validate::stateful_set)
+            .validate_update(validate::stateful_set_update)
             .prepare_for_create(|s| s.status = Some(Default::default()))
             .schema()
             .build(),
@@ -42,6 +49,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .categories(&["all"])
             .status()
             .defaults(workload::daemon_set)
+            .validate(validate::daemon_set)
+            .validate_update(validate::daemon_set_update)
             .prepare_for_create(|d| d.status = Some(Default::default()))
             .schema()
             .build(),

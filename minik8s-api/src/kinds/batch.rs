@@ -4,6 +4,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 
 use crate::default::batch;
 use crate::kind::Kind;
+use crate::validate::workload as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
@@ -11,7 +12,9 @@ pub(super) fn kinds() -> Vec<Kind> {
             .categories(&["all"])
             .status()
             .defaults(batch::job)
-            .prepare_for_create(|j| j.status = Some(Default::default()))
+            .validate(validate::job)
+            .validate_update(validate::job_update)
+            .prepare_for_create(batch::prepare_job)
             .selectable("status.successful", |j| {
                 j.status
                     .as_ref()
@@ -26,6 +29,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .categories(&["all"])
             .status()
             .defaults(batch::cron_job)
+            .validate(validate::cron_job)
             .prepare_for_create(|c| c.status = Some(Default::default()))
             .schema()
             .build(),

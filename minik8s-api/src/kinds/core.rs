@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 use crate::default::{self, service, small, workload};
 use crate::kind::Kind;
 use crate::object::Object;
+use crate::validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
@@ -20,6 +21,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .subresources(&["finalize"])
             .returns_deleted()
             .defaults(small::namespace)
+            .validate(validate::data::namespace)
             .prepare_for_create(|namespace| {
                 namespace.status = Some(NamespaceStatus {
                     phase: Some("Active".to_owned()),
@@ -40,6 +42,8 @@ pub(super) fn kinds() -> Vec<Kind> {
         // A node agent registers its node together with its status.
         Kind::of::<Node>()
             .short_names(&["no"])
+            .validate(validate::data::node)
+            .validate_update(validate::data::node_update)
             .status()
             .generation(false)
             .subresources(&["proxy"])
@@ -52,9 +56,16 @@ pub(super) fn kinds() -> Vec<Kind> {
             })
             .schema()
             .build(),
-        Kind::of::<ConfigMap>().short_names(&["cm"]).schema().build(),
+        Kind::of::<ConfigMap>()
+            .short_names(&["cm"])
+            .validate(validate::data::config_map)
+            .validate_update(validate::data::config_map_update)
+            .schema()
+            .build(),
         Kind::of::<Secret>()
             .defaults(small::secret)
+            .validate(validate::data::secret)
+            .validate_update(validate::data::secret_update)
             .selectable("type", |s| s.type_.clone().unwrap_or_default())
             .schema()
             .build(),
@@ -66,6 +77,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .subresources(&["proxy"])
             .returns_deleted()
             .defaults(service::service)
+            .validate(validate::service::validate)
+            .validate_update(validate::service::validate_update)
             .prepare_for_create(|s| {
                 s.status = Some(ServiceStatus {
                     load_balancer: Some(Default::default()),
@@ -125,6 +138,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .status()
             .subresources(&["scale"])
             .defaults(workload::replication_controller)
+            .validate(validate::workload::replication_controller)
             .prepare_for_create(|rc| rc.status = Some(Default::default()))
             .selectable("status.replicas", |rc| {
                 rc.status.as_ref().map_or(0, |s| s.replicas).to_string()
@@ -167,6 +181,8 @@ fn pod() -> Kind {
         .returns_deleted()
         .graceful(pod_grace)
         .defaults(default::pod::pod)
+        .validate(validate::pod::validate)
+        .validate_update(validate::pod::validate_update)
         .prepare_for_create(default::pod::prepare_for_create)
         .selectable("spec.nodeName", |p| spec(p, |s| s.node_name.as_deref()))
         .selectable("spec.restartPolicy", |p| spec(p, |s| s.restart_policy.as_deref()))
