@@ -4,11 +4,13 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, Repl
 
 use crate::default::workload;
 use crate::kind::Kind;
+use crate::table::workload as table;
 use crate::validate::workload as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<Deployment>()
+            .table(table::deployment_columns(), table::deployment)
             .short_names(&["deploy"])
             .categories(&["all"])
             .status()
@@ -20,6 +22,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<ReplicaSet>()
+            .table(table::replica_set_columns(), table::replica_set)
             .short_names(&["rs"])
             .categories(&["all"])
             .status()
@@ -34,6 +37,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<StatefulSet>()
+            .table(table::stateful_set_columns(), table::stateful_set)
             .short_names(&["sts"])
             .categories(&["all"])
             .status()
@@ -45,6 +49,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<DaemonSet>()
+            .table(table::daemon_set_columns(), table::daemon_set)
             .short_names(&["ds"])
             .categories(&["all"])
             .status()
@@ -54,6 +59,9 @@ pub(super) fn kinds() -> Vec<Kind> {
             .prepare_for_create(|d| d.status = Some(Default::default()))
             .schema()
             .build(),
-        Kind::of::<ControllerRevision>().schema().build(),
+        Kind::of::<ControllerRevision>()
+            .table(table::revision_columns(), table::revision)
+            .schema()
+            .build(),
     ]
 }

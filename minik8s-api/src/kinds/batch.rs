@@ -4,11 +4,13 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 
 use crate::default::batch;
 use crate::kind::Kind;
+use crate::table::batch as table;
 use crate::validate::workload as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<Job>()
+            .table(table::job_columns(), table::job)
             .categories(&["all"])
             .status()
             .defaults(batch::job)
@@ -25,6 +27,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<CronJob>()
+            .table(table::cron_job_columns(), table::cron_job)
             .short_names(&["cj"])
             .categories(&["all"])
             .status()

@@ -9,12 +9,14 @@ use k8s_openapi::api::core::v1::{
 use crate::default::{self, service, small, workload};
 use crate::kind::Kind;
 use crate::object::Object;
+use crate::table;
 use crate::validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         pod(),
         Kind::of::<Namespace>()
+            .table(table::small::namespace_columns(), table::small::namespace)
             .short_names(&["ns"])
             .status()
             .generation(false)
@@ -41,6 +43,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .build(),
         // A node agent registers its node together with its status.
         Kind::of::<Node>()
+            .table(table::node::columns(), table::node::row)
             .short_names(&["no"])
             .validate(validate::data::node)
             .validate_update(validate::data::node_update)
@@ -57,12 +60,14 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<ConfigMap>()
+            .table(table::small::config_map_columns(), table::small::config_map)
             .short_names(&["cm"])
             .validate(validate::data::config_map)
             .validate_update(validate::data::config_map_update)
             .schema()
             .build(),
         Kind::of::<Secret>()
+            .table(table::small::secret_columns(), table::small::secret)
             .defaults(small::secret)
             .validate(validate::data::secret)
             .validate_update(validate::data::secret_update)
@@ -70,6 +75,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<Service>()
+            .table(table::network::service_columns(), table::network::service)
             .short_names(&["svc"])
             .categories(&["all"])
             .status()
@@ -97,14 +103,23 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<ServiceAccount>()
+            .table(
+                table::small::service_account_columns(),
+                table::small::service_account,
+            )
             .short_names(&["sa"])
             .subresources(&["token"])
             .returns_deleted()
             .schema()
             .build(),
-        Kind::of::<Endpoints>().short_names(&["ep"]).schema().build(),
+        Kind::of::<Endpoints>()
+            .table(table::network::endpoints_columns(), table::network::endpoints)
+            .short_names(&["ep"])
+            .schema()
+            .build(),
         event(),
         Kind::of::<PersistentVolume>()
+            .table(table::storage::volume_columns(), table::storage::volume)
             .short_names(&["pv"])
             .status()
             .generation(false)
@@ -119,6 +134,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<PersistentVolumeClaim>()
+            .table(table::storage::claim_columns(), table::storage::claim)
             .short_names(&["pvc"])
             .status()
             .generation(false)
@@ -133,6 +149,10 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<ReplicationController>()
+            .table(
+                table::workload::replica_set_columns(),
+                table::workload::replication_controller,
+            )
             .short_names(&["rc"])
             .categories(&["all"])
             .status()
@@ -146,12 +166,18 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<PodTemplate>()
+            .table(table::small::pod_template_columns(), table::small::pod_template)
             .defaults(workload::pod_template)
             .returns_deleted()
             .schema()
             .build(),
-        Kind::of::<LimitRange>().short_names(&["limits"]).schema().build(),
+        Kind::of::<LimitRange>()
+            .table(table::small::limit_range_columns(), table::small::limit_range)
+            .short_names(&["limits"])
+            .schema()
+            .build(),
         Kind::of::<ResourceQuota>()
+            .table(table::small::quota_columns(), table::small::quota)
             .short_names(&["quota"])
             .status()
             .generation(false)
@@ -164,6 +190,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 
 fn pod() -> Kind {
     Kind::of::<Pod>()
+        .table(table::pod::columns(), table::pod::row)
         .short_names(&["po"])
         .categories(&["all"])
         .status()
@@ -251,6 +278,7 @@ fn event() -> Kind {
         field(&event.involved_object).clone().unwrap_or_default()
     }
     Kind::of::<Event>()
+        .table(table::event::columns(), table::event::row)
         .short_names(&["ev"])
         .selectable("involvedObject.kind", |e| involved(e, |o| &o.kind))
         .selectable("involvedObject.namespace", |e| involved(e, |o| &o.namespace))
