@@ -1,3 +1,15 @@
 //! Defaulting: what the API fills in where an object does not say, and what it sets on new objects.
 
+pub mod batch;
 pub mod pod;
+pub mod service;
+pub mod small;
+mod volume;
+pub mod workload;
+
+/// Fills in a field that was left out. An empty text counts as left out, as it does for Kubernetes.
+fn set(field: &mut Option<String>, value: &str) {
+    if field.as_deref().unwrap_or_default().is_empty() {
+        *field = Some(value.to_owned());
+    }
+}

@@ -164,6 +164,13 @@ impl FieldErrors {
         self.push(path, Fault::Invalid, Some(quote(value)), detail);
     }
 
+    /// `path` holds `value`, about which there are these `complaints`; none means that it is good.
+    pub fn invalid_each(&mut self, path: &FieldPath, value: impl serde::Serialize, complaints: Vec<String>) {
+        for complaint in complaints {
+            self.invalid(path.clone(), &value, complaint);
+        }
+    }
+
     /// `value` stands in the list twice.
     pub fn duplicate(&mut self, path: FieldPath, value: impl serde::Serialize) {
         self.push(path, Fault::Duplicate, Some(quote(value)), "");

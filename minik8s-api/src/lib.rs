@@ -12,12 +12,15 @@ pub mod field;
 pub mod kind;
 mod kinds;
 pub mod meta;
+pub mod minik8s_io;
 pub mod name;
 pub mod object;
 pub mod patch;
 pub mod quantity;
 pub mod registry;
 pub mod selector;
+mod table;
+pub mod validate;
 
 pub use field::{FieldError, FieldErrors, FieldPath};
 pub use kind::{Cell, Column, Kind, KindBuilder};

@@ -3,10 +3,12 @@
 use k8s_openapi::api::autoscaling::{v1, v2};
 
 use crate::kind::Kind;
+use crate::table::autoscaling as table;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<v2::HorizontalPodAutoscaler>()
+            .table(table::columns(), table::row)
             .short_names(&["hpa"])
             .categories(&["all"])
             .status()
@@ -15,6 +17,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<v1::HorizontalPodAutoscaler>()
+            .table(table::columns(), table::row_v1)
             .short_names(&["hpa"])
             .categories(&["all"])
             .status()

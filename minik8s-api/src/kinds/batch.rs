@@ -2,14 +2,21 @@
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 
+use crate::default::batch;
 use crate::kind::Kind;
+use crate::table::batch as table;
+use crate::validate::workload as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<Job>()
+            .table(table::job_columns(), table::job)
             .categories(&["all"])
             .status()
-            .prepare_for_create(|j| j.status = Some(Default::default()))
+            .defaults(batch::job)
+            .validate(validate::job)
+            .validate_update(validate::job_update)
+            .prepare_for_create(batch::prepare_job)
             .selectable("status.successful", |j| {
                 j.status
                     .as_ref()
@@ -20,9 +27,12 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<CronJob>()
+            .table(table::cron_job_columns(), table::cron_job)
             .short_names(&["cj"])
             .categories(&["all"])
             .status()
+            .defaults(batch::cron_job)
+            .validate(validate::cron_job)
             .prepare_for_create(|c| c.status = Some(Default::default()))
             .schema()
             .build(),

@@ -13,31 +13,37 @@ use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use crate::kind::Kind;
+use crate::table::cluster as table;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<ValidatingWebhookConfiguration>()
+            .table(table::webhook_columns(), table::validating)
             .categories(&["api-extensions"])
             .generation(true)
             .schema()
             .build(),
         Kind::of::<MutatingWebhookConfiguration>()
+            .table(table::webhook_columns(), table::mutating)
             .categories(&["api-extensions"])
             .generation(true)
             .schema()
             .build(),
         Kind::of::<ValidatingAdmissionPolicy>()
+            .table(table::policy_columns(), table::policy)
             .categories(&["api-extensions"])
             .status()
             .prepare_for_create(|p| p.status = Some(Default::default()))
             .schema()
             .build(),
         Kind::of::<ValidatingAdmissionPolicyBinding>()
+            .table(table::policy_binding_columns(), table::policy_binding)
             .categories(&["api-extensions"])
             .generation(true)
             .schema()
             .build(),
         Kind::of::<CustomResourceDefinition>()
+            .table(table::crd_columns(), table::crd)
             .short_names(&["crd", "crds"])
             .categories(&["api-extensions"])
             .status()
@@ -45,6 +51,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<CertificateSigningRequest>()
+            .table(table::csr_columns(), table::csr)
             .short_names(&["csr"])
             .status()
             .generation(false)
@@ -53,13 +60,20 @@ pub(super) fn kinds() -> Vec<Kind> {
             .selectable("spec.signerName", |c| c.spec.signer_name.clone())
             .schema()
             .build(),
-        Kind::of::<Lease>().schema().build(),
+        Kind::of::<Lease>()
+            .table(table::lease_columns(), table::lease)
+            .schema()
+            .build(),
         Kind::of::<PriorityClass>()
+            .table(table::priority_columns(), table::priority)
             .short_names(&["pc"])
             .generation(true)
             .schema()
             .build(),
-        Kind::of::<RuntimeClass>().schema().build(),
+        Kind::of::<RuntimeClass>()
+            .table(table::runtime_columns(), table::runtime)
+            .schema()
+            .build(),
         event(),
     ]
 }
@@ -75,6 +89,7 @@ fn event() -> Kind {
             .unwrap_or_default()
     }
     Kind::of::<Event>()
+        .table(crate::table::event::columns(), crate::table::event::new_row)
         .short_names(&["ev"])
         .selectable("regarding.kind", |e| regarding(e, |o| &o.kind))
         .selectable("regarding.namespace", |e| regarding(e, |o| &o.namespace))

@@ -6,21 +6,24 @@ use k8s_openapi::api::core::v1::{
     PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceStatus,
 };
 
+use crate::default::{self, service, small, workload};
 use crate::kind::Kind;
 use crate::object::Object;
-
-/// Seconds that a pod is given to end if its spec does not say.
-const GRACE: i64 = 30;
+use crate::table;
+use crate::validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         pod(),
         Kind::of::<Namespace>()
+            .table(table::small::namespace_columns(), table::small::namespace)
             .short_names(&["ns"])
             .status()
             .generation(false)
             .subresources(&["finalize"])
             .returns_deleted()
+            .defaults(small::namespace)
+            .validate(validate::data::namespace)
             .prepare_for_create(|namespace| {
                 namespace.status = Some(NamespaceStatus {
                     phase: Some("Active".to_owned()),
@@ -40,7 +43,10 @@ pub(super) fn kinds() -> Vec<Kind> {
             .build(),
         // A node agent registers its node together with its status.
         Kind::of::<Node>()
+            .table(table::node::columns(), table::node::row)
             .short_names(&["no"])
+            .validate(validate::data::node)
+            .validate_update(validate::data::node_update)
             .status()
             .generation(false)
             .subresources(&["proxy"])
@@ -53,18 +59,32 @@ pub(super) fn kinds() -> Vec<Kind> {
             })
             .schema()
             .build(),
-        Kind::of::<ConfigMap>().short_names(&["cm"]).schema().build(),
+        Kind::of::<ConfigMap>()
+            .table(table::small::config_map_columns(), table::small::config_map)
+            .short_names(&["cm"])
+            .validate(validate::data::config_map)
+            .validate_update(validate::data::config_map_update)
+            .schema()
+            .build(),
         Kind::of::<Secret>()
+            .table(table::small::secret_columns(), table::small::secret)
+            .defaults(small::secret)
+            .validate(validate::data::secret)
+            .validate_update(validate::data::secret_update)
             .selectable("type", |s| s.type_.clone().unwrap_or_default())
             .schema()
             .build(),
         Kind::of::<Service>()
+            .table(table::network::service_columns(), table::network::service)
             .short_names(&["svc"])
             .categories(&["all"])
             .status()
             .generation(false)
             .subresources(&["proxy"])
             .returns_deleted()
+            .defaults(service::service)
+            .validate(validate::service::validate)
+            .validate_update(validate::service::validate_update)
             .prepare_for_create(|s| {
                 s.status = Some(ServiceStatus {
                     load_balancer: Some(Default::default()),
@@ -83,14 +103,23 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<ServiceAccount>()
+            .table(
+                table::small::service_account_columns(),
+                table::small::service_account,
+            )
             .short_names(&["sa"])
             .subresources(&["token"])
             .returns_deleted()
             .schema()
             .build(),
-        Kind::of::<Endpoints>().short_names(&["ep"]).schema().build(),
+        Kind::of::<Endpoints>()
+            .table(table::network::endpoints_columns(), table::network::endpoints)
+            .short_names(&["ep"])
+            .schema()
+            .build(),
         event(),
         Kind::of::<PersistentVolume>()
+            .table(table::storage::volume_columns(), table::storage::volume)
             .short_names(&["pv"])
             .status()
             .generation(false)
@@ -105,6 +134,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<PersistentVolumeClaim>()
+            .table(table::storage::claim_columns(), table::storage::claim)
             .short_names(&["pvc"])
             .status()
             .generation(false)
@@ -119,19 +149,35 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<ReplicationController>()
+            .table(
+                table::workload::replica_set_columns(),
+                table::workload::replication_controller,
+            )
             .short_names(&["rc"])
             .categories(&["all"])
             .status()
             .subresources(&["scale"])
+            .defaults(workload::replication_controller)
+            .validate(validate::workload::replication_controller)
             .prepare_for_create(|rc| rc.status = Some(Default::default()))
             .selectable("status.replicas", |rc| {
                 rc.status.as_ref().map_or(0, |s| s.replicas).to_string()
             })
             .schema()
             .build(),
-        Kind::of::<PodTemplate>().returns_deleted().schema().build(),
-        Kind::of::<LimitRange>().short_names(&["limits"]).schema().build(),
+        Kind::of::<PodTemplate>()
+            .table(table::small::pod_template_columns(), table::small::pod_template)
+            .defaults(workload::pod_template)
+            .returns_deleted()
+            .schema()
+            .build(),
+        Kind::of::<LimitRange>()
+            .table(table::small::limit_range_columns(), table::small::limit_range)
+            .short_names(&["limits"])
+            .schema()
+            .build(),
         Kind::of::<ResourceQuota>()
+            .table(table::small::quota_columns(), table::small::quota)
             .short_names(&["quota"])
             .status()
             .generation(false)
@@ -144,6 +190,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 
 fn pod() -> Kind {
     Kind::of::<Pod>()
+        .table(table::pod::columns(), table::pod::row)
         .short_names(&["po"])
         .categories(&["all"])
         .status()
@@ -160,7 +207,10 @@ fn pod() -> Kind {
         ])
         .returns_deleted()
         .graceful(pod_grace)
-        .prepare_for_create(crate::default::pod::prepare_for_create)
+        .defaults(default::pod::pod)
+        .validate(validate::pod::validate)
+        .validate_update(validate::pod::validate_update)
+        .prepare_for_create(default::pod::prepare_for_create)
         .selectable("spec.nodeName", |p| spec(p, |s| s.node_name.as_deref()))
         .selectable("spec.restartPolicy", |p| spec(p, |s| s.restart_policy.as_deref()))
         .selectable("spec.schedulerName", |p| spec(p, |s| s.scheduler_name.as_deref()))
@@ -218,7 +268,7 @@ fn pod_grace(object: &dyn Object) -> i64 {
         return 0;
     }
     spec.and_then(|s| s.termination_grace_period_seconds)
-        .unwrap_or(GRACE)
+        .unwrap_or(default::pod::GRACE_PERIOD_S)
         .max(0)
 }
 
@@ -228,6 +278,7 @@ fn event() -> Kind {
         field(&event.involved_object).clone().unwrap_or_default()
     }
     Kind::of::<Event>()
+        .table(table::event::columns(), table::event::row)
         .short_names(&["ev"])
         .selectable("involvedObject.kind", |e| involved(e, |o| &o.kind))
         .selectable("involvedObject.namespace", |e| involved(e, |o| &o.namespace))

@@ -3,21 +3,33 @@
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 
 use crate::kind::Kind;
+use crate::table::storage as table;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<StorageClass>()
+            .table(table::class_columns(), table::storage_class)
             .short_names(&["sc"])
             .returns_deleted()
             .schema()
             .build(),
-        Kind::of::<CSIDriver>().returns_deleted().schema().build(),
-        Kind::of::<CSINode>().returns_deleted().schema().build(),
+        Kind::of::<CSIDriver>()
+            .table(table::driver_columns(), table::driver)
+            .returns_deleted()
+            .schema()
+            .build(),
+        Kind::of::<CSINode>()
+            .table(table::node_columns(), table::node)
+            .returns_deleted()
+            .schema()
+            .build(),
         Kind::of::<CSIStorageCapacity>()
+            .table(table::capacity_columns(), table::storage_capacity)
             .returns_deleted()
             .schema()
             .build(),
         Kind::of::<VolumeAttachment>()
+            .table(table::attachment_columns(), table::attachment)
             .status()
             .generation(false)
             .returns_deleted()
