@@ -1,7 +1,9 @@
 //! Pods on a node: the seams to the operating system, a deterministic fake of them, and the containerd
 //! implementation.
 
+pub mod cgroup;
 pub mod fake;
 pub mod runtime;
+pub mod spec;
 
 pub use runtime::{ContainerRuntime, ImageStore, PodNetwork, RuntimeError};
