@@ -2,6 +2,7 @@
 //! implementation.
 
 pub mod cgroup;
+pub mod containerd;
 pub mod fake;
 pub mod runtime;
 pub mod spec;
