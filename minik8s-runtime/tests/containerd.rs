@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use containerd_client::services::v1::DeleteNamespaceRequest;
 use futures::{Stream, StreamExt};
 use minik8s_runtime::containerd::{Config, Containerd};
 use minik8s_runtime::runtime::{
@@ -134,15 +135,27 @@ impl Node {
         ImageStore::remove(&self.containerd, IMAGE).await.unwrap();
         let parent = format!("/{}", self.config.namespace);
         self.containerd.remove_cgroup(&parent).await.unwrap();
-        assert!(
-            !Path::new("/sys/fs/cgroup/memory")
-                .join(&self.config.namespace)
-                .exists()
-        );
+        for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+            let left = hierarchy.unwrap().path().join(&self.config.namespace);
+            assert!(!left.exists(), "{}", left.display());
+        }
         let left = std::fs::read_dir(self.config.state_dir.join("containers"));
         assert_eq!(left.map_or(0, Iterator::count), 0);
         let left = std::fs::read_dir(self.config.state_dir.join("exec"));
         assert_eq!(left.map_or(0, Iterator::count), 0);
+        // containerd only forgets a namespace that has nothing in it: no blob, no snapshot, no lease.
+        let namespace = &self.config.namespace;
+        let client = containerd_client::Client::from_path(&self.socket).await.unwrap();
+        let request = DeleteNamespaceRequest {
+            name: namespace.clone(),
+        };
+        let mut request = tonic::Request::new(request);
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", namespace.parse().unwrap());
+        client.namespaces().delete(request).await.unwrap();
+        // Runc's own list of our containers, by now without any.
+        let _ = std::fs::remove_dir(Path::new("/run/containerd/runc").join(namespace));
     }
 }
 

@@ -40,10 +40,11 @@ pub(super) fn layout(mountinfo: &str) -> Option<Layout> {
         }
     }
     if roots.is_empty() {
-        unified.map(Layout::Unified)
-    } else {
-        Some(Layout::Legacy { roots, controllers })
+        return unified.map(Layout::Unified);
     }
+    // It has no controllers to limit with, but runc makes groups in it all the same.
+    roots.extend(unified);
+    Some(Layout::Legacy { roots, controllers })
 }
 
 /// The controllers of cgroup v1; other mount options, such as `rw`, stand beside them.

@@ -42,7 +42,8 @@ fn a_hybrid_node_is_legacy_and_co_mounted_controllers_share_a_hierarchy() {
         [
             "/sys/fs/cgroup/cpu,cpuacct",
             "/sys/fs/cgroup/systemd",
-            "/mnt/with space"
+            "/mnt/with space",
+            "/sys/fs/cgroup/unified"
         ]
     );
     let places: Vec<_> = controllers

@@ -20,6 +20,10 @@ const LOST: i32 = 255;
 /// How long containerd may take to clean up after a process: its shim gives the log driver ten seconds.
 const DELETE: Duration = Duration::from_secs(15);
 
+/// How often, and how far apart, deleting a task is tried.
+const DELETE_TRIES: u32 = 10;
+const RETRY: Duration = Duration::from_millis(50);
+
 pub(super) fn timestamp(proto: Option<prost_types::Timestamp>) -> Timestamp {
     proto
         .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok())
@@ -173,12 +177,25 @@ impl Inner {
 
     /// Deletes a task that has ended; one that is gone is fine.
     pub(super) async fn delete_task(&self, id: &str) -> Result<()> {
-        let request = DeleteTaskRequest {
-            container_id: id.to_owned(),
-        };
-        match self.rpc.tasks().delete(request).await {
-            Err(status) if status.code() != Code::NotFound => Err(failed("delete task", &status)),
-            _ => Ok(()),
+        let mut tries = 0;
+        loop {
+            let request = DeleteTaskRequest {
+                container_id: id.to_owned(),
+            };
+            let status = match self.rpc.tasks().delete(request).await {
+                Ok(_) => return Ok(()),
+                Err(status) if status.code() == Code::NotFound => return Ok(()),
+                Err(status) => status,
+            };
+            // Whoever deletes it at the same time takes its shim away under us.
+            if self.task(id).await?.is_none() {
+                return Ok(());
+            }
+            tries += 1;
+            if tries == DELETE_TRIES {
+                return Err(failed("delete task", &status));
+            }
+            tokio::time::sleep(RETRY).await;
         }
     }
 
