@@ -1,6 +1,10 @@
 //! Pods on a node: the seams to the operating system, a deterministic fake of them, and the containerd
 //! implementation.
 
+pub mod cgroup;
+pub mod containerd;
+pub mod fake;
 pub mod runtime;
+pub mod spec;
 
 pub use runtime::{ContainerRuntime, ImageStore, PodNetwork, RuntimeError};
