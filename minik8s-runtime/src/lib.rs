@@ -1,6 +1,8 @@
 //! Pods on a node: the seams to the operating system, a deterministic fake of them, and the containerd
 //! implementation.
 
+pub mod agent;
+pub mod fake;
 pub mod runtime;
 
 pub use runtime::{ContainerRuntime, ImageStore, PodNetwork, RuntimeError};
