@@ -151,3 +151,8 @@ pub(super) fn update(known: &[PodCondition], facts: Vec<Fact>, now: Timestamp) -
 fn names<'a>(instances: impl Iterator<Item = &'a Instance>) -> String {
     instances.map(Instance::name).collect::<Vec<_>>().join(" ")
 }
+
+/// Whether the agent answers for the conditions of that type.
+pub(crate) fn is_own(type_: &str) -> bool {
+    OWN.contains(&type_)
+}

@@ -35,6 +35,9 @@ use k8s_openapi::api::core::v1::{
 };
 
 pub(crate) use action::{Action, Hook, ImageError, Note, Outcome, Start, StartError};
+pub(crate) use active::container_id;
+pub(crate) use adopt::Found;
+pub(crate) use conditions::is_own as is_own_condition;
 use ending::{Cause, Ending};
 use instance::{Attempt, Call, Ended, ImageState, Instance, Phase, Policy, PostStart, PreStop, Role, Stop};
 
@@ -603,6 +606,17 @@ impl PodFsm {
             wake: plan.wake,
             notes: std::mem::take(&mut self.notes),
         }
+    }
+
+    /// The container and number of the attempt `id`, and whether its output may stand in for its last words.
+    pub(crate) fn attempt_of(&self, id: &str) -> Option<(String, u32, bool)> {
+        self.instances.iter().find_map(|i| {
+            let known = i.current.as_ref().filter(|a| a.id == id).map(|a| a.number);
+            let starting = i.starting.as_ref().filter(|(s, ..)| s == id).map(|(_, n, _)| *n);
+            let number = known.or(starting)?;
+            let fallback = i.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+            Some((i.name().to_owned(), number, fallback))
+        })
     }
 
     /// Containers that runs are believed of, for a check against the runtime.

@@ -142,7 +142,14 @@ impl World {
             },
             Action::Signal { id, signal } => {
                 let Some(container) = self.containers.get(&id) else {
-                    return self.fsm.done(Outcome::Signalled { id, signal, result: Ok(()) }, self.now);
+                    return self.fsm.done(
+                        Outcome::Signalled {
+                            id,
+                            signal,
+                            result: Ok(()),
+                        },
+                        self.now,
+                    );
                 };
                 let name = container.labels.container.clone();
                 self.signals.push(format!("{name} {signal}"));
