@@ -35,7 +35,6 @@ use k8s_openapi::api::core::v1::{
 };
 
 pub(crate) use action::{Action, Hook, ImageError, Note, Outcome, Start, StartError};
-pub(crate) use active::container_id;
 pub(crate) use adopt::Found;
 pub(crate) use conditions::is_own as is_own_condition;
 use ending::{Cause, Ending};
@@ -195,16 +194,6 @@ impl PodFsm {
     /// Whether all that is left to do is to forget it.
     pub(crate) fn is_removed(&self) -> bool {
         self.ending.as_ref().is_some_and(|e| e.cause >= Cause::Deleted)
-    }
-
-    /// Whether the pod uses the node's resources: it is not at its end.
-    pub(crate) fn is_active(&self) -> bool {
-        self.terminal.is_none()
-            && (self.ending.is_none()
-                || self
-                    .instances
-                    .iter()
-                    .any(|i| i.is_running() || i.starting.is_some()))
     }
 
     /// Changed as the server says.

@@ -59,12 +59,13 @@ fn request(host: &str, port: u16, get: &HTTPGetAction) -> Result<String, String>
             headers.push((header.name.clone(), header.value.clone()));
         }
     }
+    let unfit = |text: &str| text.contains(|c: char| c.is_ascii_control());
+    if unfit(path) || path.contains(' ') || headers.iter().any(|(name, value)| unfit(name) || unfit(value)) {
+        return Err("the probe's path or headers contain what cannot be sent".to_owned());
+    }
     let mut out = format!("GET {slash}{path} HTTP/1.1\r\n");
     for (name, value) in headers {
         out.push_str(&format!("{name}: {value}\r\n"));
-    }
-    if out.replace("\r\n", "").contains(['\r', '\n']) || path.contains(' ') {
-        return Err("the probe's path or headers contain what cannot be sent".to_owned());
     }
     out.push_str("\r\n");
     Ok(out)
