@@ -1,4 +1,6 @@
 //! `minik8s`: the server, the node agent and the command line of a small Kubernetes, in one program.
+// A program has no public API: `pub` says what a module offers to the others.
+#![allow(unreachable_pub)]
 
 mod args;
 mod cli;

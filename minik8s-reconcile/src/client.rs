@@ -79,6 +79,11 @@ impl Client {
         self
     }
 
+    /// Whom this client asks as.
+    pub fn identity(&self) -> &User {
+        &self.user
+    }
+
     /// The kinds that can be asked for.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry

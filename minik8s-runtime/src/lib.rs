@@ -1,6 +1,7 @@
 //! Pods on a node: the seams to the operating system, a deterministic fake of them, and the containerd
 //! implementation.
 
+pub mod agent;
 pub mod cgroup;
 pub mod containerd;
 pub mod fake;
