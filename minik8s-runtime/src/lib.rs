@@ -7,5 +7,6 @@ pub mod containerd;
 pub mod fake;
 pub mod runtime;
 pub mod spec;
+pub mod streaming;
 
 pub use runtime::{ContainerRuntime, ImageStore, PodNetwork, RuntimeError};

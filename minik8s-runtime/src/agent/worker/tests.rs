@@ -62,6 +62,7 @@ impl Server {
                 assert_eq!(params.grace_period_s, Some(0));
                 self.pod = None;
                 return Ok(ResponseBody::Deleted {
+                    revision: 0,
                     name,
                     uid: "u1".into(),
                 }
