@@ -14,7 +14,7 @@ use crate::args::Args;
 pub const WORKERS: usize = 2;
 
 /// The hidden command with which containerd has a container's output written.
-pub const LOG_DRIVER: &str = "log-driver";
+pub const LOG_DRIVER: &str = minik8s_runtime::containerd::log_driver::ARGUMENT;
 
 /// Where systemd's passed-on sockets begin.
 const FIRST_FD: i32 = 3;
