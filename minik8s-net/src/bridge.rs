@@ -168,10 +168,12 @@ impl BridgeNetwork {
             self.rtnl.delete(&port).await?;
             let file = File::open(&netns).map_err(|error| Error::at(&netns, error))?;
             let namespace = file.as_raw_fd();
+            let mac = mac_of(address);
             let veth = Veth {
                 name: &port,
                 peer: POD_INTERFACE,
                 namespace,
+                mac,
                 mtu: config.mtu,
             };
             self.rtnl.add_veth(&veth).await?;
