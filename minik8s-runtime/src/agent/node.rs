@@ -358,7 +358,7 @@ fn status(before: NodeStatus, observed: &Observed, now: Timestamp) -> NodeStatus
         addresses: Some(observed.addresses.clone()),
         node_info: Some(observed.info.clone()),
         images: (!observed.images.is_empty()).then(|| observed.images.clone()),
-        daemon_endpoints: (observed.port > 0).then(|| NodeDaemonEndpoints {
+        daemon_endpoints: (observed.port > 0).then_some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: observed.port }),
         }),
         conditions: Some(conditions),
@@ -389,11 +389,11 @@ mod tests {
             conditions: vec![("Ready", true, "KubeletReady", "fine".to_owned())],
             ..Observed::default()
         };
-        let mut before = NodeStatus::default();
-        before.capacity = Some(BTreeMap::from([(
-            "x.io/gpu".to_owned(),
-            Quantity("2".to_owned()),
-        )]));
+        let gpus = BTreeMap::from([("x.io/gpu".to_owned(), Quantity("2".to_owned()))]);
+        let before = NodeStatus {
+            capacity: Some(gpus),
+            ..NodeStatus::default()
+        };
         let first = status(before, &observed, at(0));
         assert_eq!(first.capacity.as_ref().unwrap().len(), 2);
         assert_eq!(first.capacity.as_ref().unwrap()["cpu"].0, "1500m");
