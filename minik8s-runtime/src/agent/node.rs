@@ -148,6 +148,7 @@ async fn report_once(ctx: &Context, written: &mut Option<Timestamp>) -> Result<(
         // The status below must be based on the version that this made.
         return Box::pin(report_once(ctx, written)).await;
     }
+    ctx.set_labels(known.metadata.labels.clone().unwrap_or_default());
     let now = ctx.config.clock.now();
     let before = known.status.clone().unwrap_or_default();
     let after = status(before.clone(), &observe(ctx).await, now);
