@@ -1,6 +1,7 @@
 //! What the parts of an agent share.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use minik8s_reconcile::Client;
 use tokio::sync::Semaphore;
@@ -32,6 +33,8 @@ pub(crate) struct Context {
     pub(crate) writes: Semaphore,
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: Events,
+    /// The node's labels as the server had them last; users may add to them.
+    labels: Mutex<Option<BTreeMap<String, String>>>,
 }
 
 impl Context {
@@ -57,7 +60,18 @@ impl Context {
             network,
             config,
             events,
+            labels: Mutex::default(),
         }
+    }
+
+    /// Notes the node's labels.
+    pub(crate) fn set_labels(&self, labels: BTreeMap<String, String>) {
+        *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = Some(labels);
+    }
+
+    /// The node's labels as last seen, if they have been.
+    pub(crate) fn labels(&self) -> Option<BTreeMap<String, String>> {
+        self.labels.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The facts of a pod's place.

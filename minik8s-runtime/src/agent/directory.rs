@@ -118,6 +118,17 @@ impl Directory {
         self.lock().insert(info.uid.clone(), info);
     }
 
+    /// The pod whose newest attempt at some container is `id`.
+    pub(crate) fn owner(&self, id: &str) -> Option<String> {
+        let pods = self.lock();
+        let own = |pod: &&PodInfo| {
+            pod.containers
+                .iter()
+                .any(|c| c.current.as_ref().is_some_and(|a| a.id == id))
+        };
+        pods.values().find(own).map(|pod| pod.uid.clone())
+    }
+
     pub(crate) fn remove(&self, uid: &str) {
         self.lock().remove(uid);
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::json;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -15,7 +15,6 @@ use tokio::time::MissedTickBehavior;
 
 use super::admission::{Room, admit};
 use super::context::Context;
-use super::directory::AgentHandle;
 use super::pod_fsm::{Found, annotation};
 use super::pods::{News, follow};
 use super::termination;
@@ -29,7 +28,6 @@ const RETRY: Duration = Duration::from_secs(1);
 /// The pods of the node and what runs them.
 pub(crate) struct Manager {
     ctx: Arc<Context>,
-    handle: AgentHandle,
     workers: BTreeMap<String, WorkerHandle>,
     tasks: JoinSet<()>,
     uids: BTreeMap<Id, String>,
@@ -37,6 +35,8 @@ pub(crate) struct Manager {
     pods: BTreeMap<String, Arc<Pod>>,
     /// Pods that the node did not take.
     refused: BTreeSet<String>,
+    /// Pods that are through here, and that a late word of the server must not bring back.
+    ended: BTreeSet<String>,
     /// What an earlier agent left, by pod.
     found: BTreeMap<String, Vec<Container>>,
     attached: BTreeSet<String>,
@@ -47,15 +47,13 @@ pub(crate) struct Manager {
 impl Manager {
     pub(crate) fn new(ctx: Arc<Context>) -> Self {
         Self {
-            handle: AgentHandle {
-                directory: ctx.directory.clone(),
-            },
             ctx,
             workers: BTreeMap::new(),
             tasks: JoinSet::new(),
             uids: BTreeMap::new(),
             pods: BTreeMap::new(),
             refused: BTreeSet::new(),
+            ended: BTreeSet::new(),
             found: BTreeMap::new(),
             attached: BTreeSet::new(),
             synced: false,
@@ -144,7 +142,7 @@ impl Manager {
                     created(x).cmp(&created(y)).then_with(|| a.cmp(b))
                 });
                 for (uid, pod) in pods {
-                    self.apply(uid, pod);
+                    self.apply(uid, pod).await;
                 }
                 let gone: Vec<_> = self
                     .pods
@@ -164,20 +162,23 @@ impl Manager {
             }
             News::Applied(pod) => {
                 let uid = pod.metadata.uid.clone().unwrap_or_default();
-                self.apply(uid, pod);
+                self.apply(uid, pod).await;
             }
             News::Deleted(pod) => self.gone(pod.metadata.uid.as_deref().unwrap_or_default()),
         }
     }
 
-    fn apply(&mut self, uid: String, pod: Arc<Pod>) {
+    async fn apply(&mut self, uid: String, pod: Arc<Pod>) {
+        if self.ended.contains(&uid) {
+            return;
+        }
         if let Some(worker) = self.workers.get(&uid) {
             worker.tell(Input::Pod(pod.clone()));
             self.pods.insert(uid, pod);
             return;
         }
         let found = self.found.remove(&uid).unwrap_or_default();
-        let refused = self.refusal(&uid, &pod, found.is_empty());
+        let refused = self.refusal(&uid, &pod, found.is_empty()).await;
         if refused.is_some() {
             self.refused.insert(uid.clone());
         }
@@ -193,31 +194,47 @@ impl Manager {
     }
 
     /// Why the node cannot take the pod, if it is new and does not fit.
-    fn refusal(&self, uid: &str, pod: &Pod, nothing_runs: bool) -> Option<(String, String)> {
+    async fn refusal(&self, uid: &str, pod: &Pod, nothing_runs: bool) -> Option<(String, String)> {
         let status = pod.status.as_ref();
         let known = status.is_some_and(|s| s.start_time.is_some());
         if known || !nothing_runs || pod.metadata.deletion_timestamp.is_some() || is_over(pod) {
             return None;
         }
-        let here = self
+        let here: Vec<&Pod> = self
             .pods
             .iter()
             .filter(|(other, pod)| *other != uid && !self.refused.contains(*other) && !is_over(pod))
-            .map(|(_, pod)| pod.as_ref());
+            .map(|(_, pod)| pod.as_ref())
+            .collect();
         let place = self.ctx.place(Vec::new());
-        let room = Room {
+        let mut room = Room {
             cpu_milli: place.cpu_milli,
             memory: place.memory,
             storage: place.storage,
             pods: self.ctx.config.max_pods.into(),
             node_name: self.ctx.node_name.clone(),
-            labels: node::labels(&self.ctx),
+            labels: self.ctx.labels().unwrap_or_else(|| node::labels(&self.ctx)),
         };
-        admit(pod, here, &room).err()
+        let refusal = admit(pod, here.iter().copied(), &room).err()?;
+        if refusal.0 != "NodeAffinity" {
+            return Some(refusal);
+        }
+        // Whoever bound the pod may know of a label that is newer than our last look.
+        let node = self
+            .ctx
+            .client
+            .all::<Node>()
+            .get(&self.ctx.node_name)
+            .await
+            .ok()?;
+        room.labels = node.metadata.labels.clone().unwrap_or_default();
+        self.ctx.set_labels(room.labels.clone());
+        admit(pod, here.into_iter(), &room).err()
     }
 
     fn gone(&mut self, uid: &str) {
         self.pods.remove(uid);
+        self.ended.remove(uid);
         if let Some(worker) = self.workers.get(uid) {
             worker.tell(Input::Gone);
         }
@@ -260,6 +277,9 @@ impl Manager {
         if !broke {
             self.refused.remove(&uid);
             self.ctx.directory.remove(&uid);
+            if self.pods.contains_key(&uid) {
+                self.ended.insert(uid);
+            }
             return;
         }
         // Another worker goes on from what there is, as another agent would.
@@ -279,7 +299,7 @@ impl Manager {
         match self.pods.get(&uid).cloned() {
             Some(pod) => {
                 self.found.insert(uid.clone(), own);
-                self.apply(uid, pod);
+                self.apply(uid, pod).await;
             }
             None => self.adopt_orphan(&uid, own),
         }
@@ -288,12 +308,8 @@ impl Manager {
     fn runtime_event(&self, event: ContainerEvent) {
         match event {
             ContainerEvent::Exited { id, exit } => {
-                let owner = self.handle.pods().into_iter().find(|pod| {
-                    pod.containers
-                        .iter()
-                        .any(|c| c.current.as_ref().is_some_and(|a| a.id == id))
-                });
-                match owner.and_then(|pod| self.workers.get(&pod.uid)) {
+                let owner = self.ctx.directory.owner(&id);
+                match owner.and_then(|uid| self.workers.get(&uid)) {
                     Some(worker) => worker.tell(Input::Exited(id, exit)),
                     // One that has only just been started is not in the directory yet.
                     None => {
@@ -334,7 +350,7 @@ impl Manager {
                     {
                         Some(pod) => {
                             self.found.insert(uid.clone(), containers);
-                            self.apply(uid, pod);
+                            self.apply(uid, pod).await;
                         }
                         None => self.adopt_orphan(&uid, containers),
                     }

@@ -148,6 +148,7 @@ async fn report_once(ctx: &Context, written: &mut Option<Timestamp>) -> Result<(
         // The status below must be based on the version that this made.
         return Box::pin(report_once(ctx, written)).await;
     }
+    ctx.set_labels(known.metadata.labels.clone().unwrap_or_default());
     let now = ctx.config.clock.now();
     let before = known.status.clone().unwrap_or_default();
     let after = status(before.clone(), &observe(ctx).await, now);
@@ -358,7 +359,7 @@ fn status(before: NodeStatus, observed: &Observed, now: Timestamp) -> NodeStatus
         addresses: Some(observed.addresses.clone()),
         node_info: Some(observed.info.clone()),
         images: (!observed.images.is_empty()).then(|| observed.images.clone()),
-        daemon_endpoints: (observed.port > 0).then(|| NodeDaemonEndpoints {
+        daemon_endpoints: (observed.port > 0).then_some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: observed.port }),
         }),
         conditions: Some(conditions),
@@ -389,11 +390,11 @@ mod tests {
             conditions: vec![("Ready", true, "KubeletReady", "fine".to_owned())],
             ..Observed::default()
         };
-        let mut before = NodeStatus::default();
-        before.capacity = Some(BTreeMap::from([(
-            "x.io/gpu".to_owned(),
-            Quantity("2".to_owned()),
-        )]));
+        let gpus = BTreeMap::from([("x.io/gpu".to_owned(), Quantity("2".to_owned()))]);
+        let before = NodeStatus {
+            capacity: Some(gpus),
+            ..NodeStatus::default()
+        };
         let first = status(before, &observed, at(0));
         assert_eq!(first.capacity.as_ref().unwrap().len(), 2);
         assert_eq!(first.capacity.as_ref().unwrap()["cpu"].0, "1500m");

@@ -148,7 +148,7 @@ pub(crate) enum Outcome {
         /// The container's id.
         id: String,
         /// What the runtime knows of it.
-        result: Result<Option<Container>, String>,
+        result: Result<Option<Box<Container>>, String>,
         /// Its termination message, if it has ended.
         message: String,
     },

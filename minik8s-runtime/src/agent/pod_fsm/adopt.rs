@@ -144,7 +144,12 @@ impl Instance {
         let count = u32::try_from(published.restart_count).unwrap_or(0);
         let state = published.state.as_ref();
         let last = published.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-        if self.current.is_none() {
+        // Attempts are removed from either end: the status may know of a newer one than the runtime.
+        let outdated = self
+            .current
+            .as_ref()
+            .is_none_or(|a| a.number < count && !a.is_running());
+        if outdated {
             let ended = if let Some(terminated) = state.and_then(|s| s.terminated.as_ref()) {
                 Some((Ended::from_state(terminated), terminated.container_id.clone()))
             } else if let Some(running) = state.and_then(|s| s.running.as_ref()) {
@@ -154,7 +159,7 @@ impl Instance {
                 last.map(|t| (Ended::from_state(t), t.container_id.clone()))
             };
             let Some((ended, id)) = ended else { return };
-            self.current = Some(absent(count, id, ended, published));
+            self.push(absent(count, id, ended, published));
         }
         if self.previous.is_none()
             && let Some(last) = last

@@ -549,7 +549,7 @@ impl PodFsm {
     fn inspected(
         &mut self,
         id: &str,
-        result: Result<Option<Container>, String>,
+        result: Result<Option<Box<Container>>, String>,
         message: String,
         now: Timestamp,
     ) {

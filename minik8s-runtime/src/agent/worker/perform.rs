@@ -80,7 +80,11 @@ pub(super) async fn perform(job: Job, action: Action, target: Option<Target>, lo
             Outcome::Signalled { id, signal, result }
         }
         Action::Inspect { id } => {
-            let result = runtime.inspect(&id).await.map_err(|e| e.to_string());
+            let result = runtime
+                .inspect(&id)
+                .await
+                .map(|c| c.map(Box::new))
+                .map_err(|e| e.to_string());
             Outcome::Inspected {
                 id,
                 result,

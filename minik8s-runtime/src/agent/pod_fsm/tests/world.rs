@@ -163,7 +163,7 @@ impl World {
                 }
             }
             Action::Inspect { id } => Outcome::Inspected {
-                result: Ok(self.containers.get(&id).cloned()),
+                result: Ok(self.containers.get(&id).cloned().map(Box::new)),
                 id,
                 message: String::new(),
             },
