@@ -74,9 +74,9 @@ fn exit_code(status: Option<Status>) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let causes = status.details.iter().flat_map(|d| d.causes.iter().flatten());
-    let code = causes.filter(|c| c.reason.as_deref() == Some("ExitCode")).find_map(|c| c.message.as_ref()?.parse().ok());
+    let code: Option<u8> = causes.filter(|c| c.reason.as_deref() == Some("ExitCode")).find_map(|c| c.message.as_ref()?.parse().ok());
     match code {
-        Some(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(1_u8).max(1))),
+        Some(code) => Ok(ExitCode::from(code)),
         None => anyhow::bail!("{}", status.message.unwrap_or_else(|| "the command failed".to_owned())),
     }
 }
