@@ -123,6 +123,7 @@ type Sameness = (String, String, String, String, Arc<str>);
 
 async fn write(client: Client, mut inbox: mpsc::Receiver<Note>) {
     let mut written: BTreeMap<Sameness, (String, i32)> = BTreeMap::new();
+    let mut number: u64 = 0;
     while let Some(note) = inbox.recv().await {
         let same = (
             note.object.uid.clone().unwrap_or_default(),
@@ -149,7 +150,8 @@ async fn write(client: Client, mut inbox: mpsc::Receiver<Note>) {
                 }
             }
         }
-        match events.create(&event(&note, &namespace)).await {
+        number += 1;
+        match events.create(&event(&note, &namespace, number)).await {
             Ok(event) => {
                 if written.len() >= REMEMBERED {
                     written.clear();
@@ -161,15 +163,17 @@ async fn write(client: Client, mut inbox: mpsc::Receiver<Note>) {
     }
 }
 
-fn event(note: &Note, namespace: &str) -> Event {
+/// `number` tells notes of one moment apart.
+fn event(note: &Note, namespace: &str, number: u64) -> Event {
     let name = note.object.name.clone().unwrap_or_default();
+    let nanos = u64::try_from(note.at.as_nanosecond()).unwrap_or(0);
     let kind = match note.kind {
         EventKind::Normal => "Normal",
         EventKind::Warning => "Warning",
     };
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{name}.")),
+            name: Some(format!("{name}.{:x}", nanos.wrapping_add(number))),
             namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },

@@ -192,14 +192,18 @@ fn listen(cluster: &Cluster) -> anyhow::Result<TcpListener> {
 
 fn write_kubeconfig(cluster: &Cluster) -> anyhow::Result<()> {
     let port = cluster.port().context("the cluster has no port")?;
-    let name = cluster.name();
-    let text = format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: {name}\nclusters:\n- name: {name}\n  cluster:\n    \
-         server: http://127.0.0.1:{port}\ncontexts:\n- name: {name}\n  context:\n    cluster: {name}\n    \
-         user: admin\nusers:\n- name: admin\n  user: {{}}\n"
-    );
+    let text = kubeconfig(cluster.name(), &format!("http://127.0.0.1:{port}"));
     fs::write(cluster.kubeconfig(), text)?;
     Ok(())
+}
+
+/// A kubeconfig for the server at `url`.
+fn kubeconfig(name: &str, url: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: {name}\nclusters:\n- name: {name}\n  cluster:\n    \
+         server: {url}\ncontexts:\n- name: {name}\n  context:\n    cluster: {name}\n    \
+         user: admin\nusers:\n- name: admin\n  user: {{}}\n"
+    )
 }
 
 /// Asks until the answer is yes. An error is an answer too, until the patience is over or the node is.
@@ -212,7 +216,7 @@ fn until(node: &Node, mut ask: impl FnMut() -> anyhow::Result<bool>) -> anyhow::
             Err(error) => format!("{error:#}"),
         };
         if !node.is_running() || Instant::now() > deadline {
-            bail!("{last}\nsee {}", node.log("minik8s").display());
+            bail!("{last}\nsee {}", node.log("minik8s-node").display());
         }
         std::thread::sleep(Duration::from_millis(50));
     }

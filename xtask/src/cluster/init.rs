@@ -64,7 +64,11 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGALRM].into_iter().collect();
     // Children start with an empty mask: the standard library sees to that.
     signals.thread_block()?;
-    let mut programs = vec![Program::new("containerd", containerd(args)), Program::new("minik8s", minik8s(args))];
+    let mut programs = vec![
+        Program::new("containerd", containerd(args)),
+        Program::new("minik8s-server", server(args)),
+        Program::new("minik8s-node", node(args)),
+    ];
     for program in &mut programs {
         program.start(args)?;
     }
@@ -128,6 +132,8 @@ fn mounts(args: &InitArgs) -> anyhow::Result<()> {
             .with_context(|| format!("cannot mount {at}"))?;
     }
     fs::create_dir_all("/run/netns")?;
+    fs::create_dir_all("/run/minik8s")?;
+    fs::write(KUBECONFIG, super::kubeconfig(&args.node, "http://127.0.0.1:6443"))?;
     // Volumes and namespaces of pods are mounted below these and have to be seen by containers.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
     Ok(())
@@ -152,17 +158,26 @@ state = "/run/containerd"
     config_path = "/etc/containerd/certs.d"
 "#;
 
-fn minik8s(args: &InitArgs) -> Command {
+/// How the node's own programs reach the API server.
+const KUBECONFIG: &str = "/run/minik8s/kubeconfig";
+
+fn server(args: &InitArgs) -> Command {
     // The shell puts the socket where the protocol of LISTEN_FDS wants it.
-    let mut minik8s = Command::new("sh");
-    minik8s
+    let mut server = Command::new("sh");
+    server
         .args(["-c", "fd=$1; shift; eval \"exec \\\"\\$@\\\" 3<&$fd $([ $fd = 3 ] || echo $fd'<&-')\"", "sh"])
         .arg(args.socket.to_string())
         .arg(&args.program)
-        .args(["up", "--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr])
-        .args(["--listen", &format!("{}:6443", args.address), "--listen", "127.0.0.1:6443"])
+        .args(["server", "--listen", &format!("{}:6443", args.address), "--listen", "127.0.0.1:6443"])
         .env("LISTEN_FDS", "1");
-    minik8s
+    server
+}
+
+fn node(args: &InitArgs) -> Command {
+    let mut node = Command::new(&args.program);
+    node.args(["node", "--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr]);
+    node.args(["--server-kubeconfig", KUBECONFIG]);
+    node
 }
 
 /// A program that is to run all the time.
@@ -183,6 +198,7 @@ impl Program {
         if self.name == "containerd" {
             fs::write(args.dir.join("containerd.toml"), CONTAINERD)?;
         }
+        self.command.env("KUBECONFIG", KUBECONFIG);
         let log = args.dir.join("log").join(format!("{}.log", self.name));
         let log = fs::File::options().create(true).append(true).open(log)?;
         let child = self
