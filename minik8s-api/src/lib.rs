@@ -15,6 +15,7 @@ pub mod meta;
 pub mod minik8s_io;
 pub mod name;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod registry;
