@@ -11,6 +11,7 @@ pub mod default;
 pub mod field;
 pub mod kind;
 mod kinds;
+pub mod manifest;
 pub mod meta;
 pub mod minik8s_io;
 pub mod name;

@@ -1,6 +1,7 @@
 //! The schemas of the kinds and of all that they are made of, under the names that Kubernetes gives them.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status};
@@ -79,20 +80,9 @@ impl Definitions {
         };
         let nested = nested.into_iter().map(|(name, schema)| (qualify(&name), schema));
         for (name, schema) in nested.chain(title.map(|name| (name, root))) {
-            if !self.schemas.contains_key(&name) {
-                let mut schema = neutral(schema, &qualify);
-                if name == QUANTITY
-                    && let Some(fields) = schema.as_object_mut()
-                {
-                    // A number will do, and is no int-or-string: `0.5` is a quantity.
-                    fields.remove("x-kubernetes-int-or-string");
-                    fields.insert(
-                        "oneOf".to_owned(),
-                        json!([{"type": "string"}, {"type": "number"}]),
-                    );
-                }
-                let schema = with_merge_keys(schema, &name);
-                self.schemas.insert(name, schema);
+            if let Entry::Vacant(place) = self.schemas.entry(name) {
+                let schema = published(neutral(schema, &qualify), place.key());
+                place.insert(schema);
             }
         }
     }
@@ -218,10 +208,17 @@ fn neutral(schema: Value, qualify: &impl Fn(&str) -> String) -> Value {
     Value::Object(out)
 }
 
-/// Marks the lists that strategic merge treats specially.
-fn with_merge_keys(mut schema: Value, name: &str) -> Value {
+/// Adds what Kubernetes says of its own types: the lists that strategic merge treats specially, and that a quantity
+/// is no int-or-string, since `0.5` is one.
+fn published(mut schema: Value, name: &str) -> Value {
     if !name.starts_with("io.k8s.") {
         return schema;
+    }
+    if name == QUANTITY {
+        return json!({
+            "description": schema["description"],
+            "oneOf": [{"type": "string"}, {"type": "number"}],
+        });
     }
     let short = name.rsplit('.').next().unwrap_or_default();
     let properties = schema.get_mut("properties").and_then(Value::as_object_mut);

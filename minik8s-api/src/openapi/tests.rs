@@ -180,7 +180,7 @@ fn the_protobuf_says_the_same() {
         }
         out
     }
-    fn get<'a>(message: &'a [u8], number: u64) -> impl Iterator<Item = &'a [u8]> {
+    fn get(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
         fields(message)
             .into_iter()
             .filter(move |(n, _)| *n == number)
