@@ -1,4 +1,18 @@
 //! `DNS`: a host name whose paths lead to Services.
+//!
+//! ```
+//! # use minik8s_api::minik8s_io::dns::DNS;
+//! let dns: DNS = serde_yaml::from_str("
+//!     apiVersion: minik8s.io/v1
+//!     kind: DNS
+//!     metadata: {name: shop}
+//!     spec:
+//!       host: shop.example
+//!       paths:
+//!       - {path: /cart, serviceName: cart, servicePort: 80}
+//! ").unwrap();
+//! assert_eq!(dns.spec.paths[0].service_name, "cart");
+//! ```
 
 use std::collections::BTreeSet;
 
@@ -11,21 +25,7 @@ use crate::field::{FieldErrors, FieldPath};
 use crate::kind::{Cell, Column, Kind, age};
 use crate::name;
 
-/// A host name within the cluster and the Services behind its paths.
-///
-/// ```
-/// # use minik8s_api::minik8s_io::dns::DNS;
-/// let dns: DNS = serde_yaml::from_str("
-///     apiVersion: minik8s.io/v1
-///     kind: DNS
-///     metadata: {name: shop}
-///     spec:
-///       host: shop.example
-///       paths:
-///       - {path: /cart, serviceName: cart, servicePort: 80}
-/// ").unwrap();
-/// assert_eq!(dns.spec.paths[0].service_name, "cart");
-/// ```
+/// Where a host name leads.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "minik8s.io",
