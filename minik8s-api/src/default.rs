@@ -1,9 +1,13 @@
 //! Defaulting: what the API fills in where an object does not say, and what it sets on new objects.
 
+pub mod autoscaling;
 pub mod batch;
+pub mod cluster;
+pub mod network;
 pub mod pod;
 pub mod service;
 pub mod small;
+pub mod storage;
 mod volume;
 pub mod workload;
 

@@ -1,7 +1,9 @@
 //! Validation: what is wrong with an object, with Kubernetes' words and field paths. Metadata is the matter of
 //! [`crate::meta`].
 
+pub mod cluster;
 mod container;
+pub mod custom;
 pub mod data;
 mod env;
 mod label_selector;

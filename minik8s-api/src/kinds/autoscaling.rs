@@ -2,12 +2,16 @@
 
 use k8s_openapi::api::autoscaling::{v1, v2};
 
+use crate::default::autoscaling;
 use crate::kind::Kind;
 use crate::table::autoscaling as table;
+use crate::validate::cluster as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<v2::HorizontalPodAutoscaler>()
+            .defaults(autoscaling::autoscaler)
+            .validate(validate::autoscaler)
             .table(table::columns(), table::row)
             .short_names(&["hpa"])
             .categories(&["all"])
@@ -17,6 +21,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<v1::HorizontalPodAutoscaler>()
+            .defaults(autoscaling::autoscaler_v1)
+            .validate(validate::autoscaler_v1)
             .table(table::columns(), table::row_v1)
             .short_names(&["hpa"])
             .categories(&["all"])

@@ -12,18 +12,22 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
+use crate::default::cluster as default;
 use crate::kind::Kind;
 use crate::table::cluster as table;
+use crate::validate::{cluster as validate, custom};
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<ValidatingWebhookConfiguration>()
+            .defaults(default::validating)
             .table(table::webhook_columns(), table::validating)
             .categories(&["api-extensions"])
             .generation(true)
             .schema()
             .build(),
         Kind::of::<MutatingWebhookConfiguration>()
+            .defaults(default::mutating)
             .table(table::webhook_columns(), table::mutating)
             .categories(&["api-extensions"])
             .generation(true)
@@ -43,11 +47,14 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<CustomResourceDefinition>()
+            .defaults(default::custom_resource)
+            .validate(custom::validate)
+            .validate_update(custom::validate_update)
             .table(table::crd_columns(), table::crd)
             .short_names(&["crd", "crds"])
             .categories(&["api-extensions"])
             .status()
-            .prepare_for_create(|c| c.status = Some(Default::default()))
+            .prepare_for_create(default::prepare_custom_resource)
             .schema()
             .build(),
         Kind::of::<CertificateSigningRequest>()
@@ -65,6 +72,9 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<PriorityClass>()
+            .defaults(default::priority_class)
+            .validate(validate::priority_class)
+            .validate_update(validate::priority_class_update)
             .table(table::priority_columns(), table::priority)
             .short_names(&["pc"])
             .generation(true)

@@ -113,12 +113,14 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<Endpoints>()
+            .defaults(default::network::endpoints)
             .table(table::network::endpoints_columns(), table::network::endpoints)
             .short_names(&["ep"])
             .schema()
             .build(),
         event(),
         Kind::of::<PersistentVolume>()
+            .defaults(default::storage::volume)
             .table(table::storage::volume_columns(), table::storage::volume)
             .short_names(&["pv"])
             .status()
@@ -134,6 +136,9 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<PersistentVolumeClaim>()
+            .defaults(default::storage::claim)
+            .validate(validate::cluster::claim)
+            .validate_update(validate::cluster::claim_update)
             .table(table::storage::claim_columns(), table::storage::claim)
             .short_names(&["pvc"])
             .status()

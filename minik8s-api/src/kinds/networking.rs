@@ -3,6 +3,7 @@
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{IPAddress, Ingress, IngressClass, NetworkPolicy, ServiceCIDR};
 
+use crate::default::network;
 use crate::kind::Kind;
 use crate::table::network as table;
 
@@ -21,6 +22,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<NetworkPolicy>()
+            .defaults(network::policy)
             .table(table::policy_columns(), table::policy)
             .short_names(&["netpol"])
             .generation(true)
@@ -39,6 +41,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<EndpointSlice>()
+            .defaults(network::slice)
             .table(table::slice_columns(), table::slice)
             .generation(true)
             .schema()

@@ -2,18 +2,24 @@
 
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
 
+use crate::default::storage;
 use crate::kind::Kind;
 use crate::table::storage as table;
+use crate::validate::cluster as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<StorageClass>()
+            .defaults(storage::class)
+            .validate(validate::storage_class)
+            .validate_update(validate::storage_class_update)
             .table(table::class_columns(), table::storage_class)
             .short_names(&["sc"])
             .returns_deleted()
             .schema()
             .build(),
         Kind::of::<CSIDriver>()
+            .defaults(storage::driver)
             .table(table::driver_columns(), table::driver)
             .returns_deleted()
             .schema()

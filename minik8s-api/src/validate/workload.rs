@@ -453,30 +453,34 @@ fn template(errors: &mut FieldErrors, path: &FieldPath, template: &PodTemplateSp
     }
 }
 
+/// The number that a count or a share stands for; 1 for a text that is no share.
+pub(super) fn count_or_percent(errors: &mut FieldErrors, path: &FieldPath, value: &IntOrString) -> i64 {
+    match value {
+        IntOrString::Int(n) => {
+            not_negative(errors, path.clone(), Some(*n));
+            (*n).into()
+        }
+        IntOrString::String(s) => match s.strip_suffix('%').and_then(|p| p.parse::<u16>().ok()) {
+            Some(percent) => percent.into(),
+            None => {
+                let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  \
+                              or '93%', regex used for validation is '[0-9]+%')";
+                errors.invalid(path.clone(), s, detail);
+                1
+            }
+        },
+    }
+}
+
 fn rolling_update(
     errors: &mut FieldErrors,
     path: &FieldPath,
     max_unavailable: &Option<IntOrString>,
     max_surge: &Option<IntOrString>,
 ) {
-    let mut share = |field: &str, value: &Option<IntOrString>| -> i64 {
-        let path = path.child(field);
-        match value {
-            None => 0,
-            Some(IntOrString::Int(n)) => {
-                not_negative(errors, path, Some(*n));
-                (*n).into()
-            }
-            Some(IntOrString::String(s)) => match s.strip_suffix('%').and_then(|p| p.parse::<u16>().ok()) {
-                Some(percent) => percent.into(),
-                None => {
-                    let detail = "a valid percent string must be a numeric string followed by an ending '%' (e.g. \
-                                  '1%',  or '93%', regex used for validation is '[0-9]+%')";
-                    errors.invalid(path, s, detail);
-                    1
-                }
-            },
-        }
+    let mut share = |field: &str, value: &Option<IntOrString>| match value {
+        None => 0,
+        Some(value) => count_or_percent(errors, &path.child(field), value),
     };
     let (unavailable, surge) = (
         share("maxUnavailable", max_unavailable),
