@@ -31,6 +31,11 @@ impl Registry {
         kind
     }
 
+    /// Takes a kind out.
+    pub fn remove(&mut self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        self.kinds.remove(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
     /// The kind at `/apis/GROUP/VERSION/PLURAL`; the core group is empty.
     pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         // A borrowed tuple of &str is no key of a map of Strings; the kinds of a server are a few dozen.

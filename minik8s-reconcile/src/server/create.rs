@@ -25,8 +25,8 @@ impl ApiServer {
         let mut warnings = Vec::new();
         let mut object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
         self.stamp_metadata(scope, object.metadata_mut())?;
-        kind.prepare_for_create(&mut *object);
         kind.default(&mut *object);
+        kind.prepare_for_create(&mut *object);
         let generated = object.metadata().name.is_none();
         let mut attempt = 0;
         loop {
