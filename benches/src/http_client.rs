@@ -49,6 +49,7 @@ impl Connection {
         content_type: &str,
         body: Bytes,
     ) -> anyhow::Result<http::Response<Incoming>> {
+        self.sender.ready().await?;
         let request = Request::builder()
             .method(method)
             .uri(path)
