@@ -24,6 +24,7 @@ mod folder;
 mod images;
 mod import;
 mod lifecycle;
+mod locks;
 pub mod log_driver;
 mod manifest;
 mod node;
@@ -88,6 +89,7 @@ pub(crate) struct Inner {
     min_oom_score_adj: i32,
     boot: String,
     hub: events::Hub,
+    deleting: locks::Locks,
     known: images::Known,
 }
 
@@ -126,6 +128,7 @@ impl Containerd {
             min_oom_score_adj,
             boot: node::boot_id().map_err(lacking)?,
             hub: events::Hub::default(),
+            deleting: locks::Locks::default(),
             known: images::Known::default(),
         });
         inner.sweep().await?;

@@ -83,6 +83,9 @@ impl Folder {
             fs::create_dir_all(parent)?;
         }
         let link = self.join(log_driver::LOG);
+        if fs::read_link(&link).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
         match fs::remove_file(&link) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}

@@ -57,13 +57,14 @@ impl ContainerRuntime for Containerd {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
-        if self.inner.record(&spec.id).await?.is_some() {
-            return Ok(());
-        }
         let refused = |error: &dyn std::fmt::Display| RuntimeError::CreateContainer(error.to_string());
         let name = images::full_name(&spec.image)?;
         let Some((digest, contents)) = self.inner.unpacked(&name).await? else {
-            return Err(refused(&format!("image {} is not on this node", spec.image)));
+            // An image may go while its container stays.
+            return match self.inner.record(&spec.id).await? {
+                Some(_) => Ok(()),
+                None => Err(refused(&format!("image {} is not on this node", spec.image))),
+            };
         };
         let image = contents.image(&name, &digest);
         let accounts = self.inner.accounts(&contents).await?;
@@ -100,23 +101,27 @@ impl ContainerRuntime for Containerd {
                 value: oci,
             }),
             snapshotter: self.inner.config.snapshotter.clone(),
-            // Its own snapshot has its name, and is made when it starts: from here on containerd will not collect it.
+            // Its own snapshot has its name. With this containerd will not collect it.
             snapshot_key: spec.id.clone(),
             ..ProtoContainer::default()
         };
+        let mut containers = self.inner.rpc.containers();
         let request = CreateContainerRequest {
             container: Some(container),
         };
-        match self.inner.rpc.containers().create(request).await {
+        // The filesystem is made meanwhile. Whatever becomes of that, the start sees to it.
+        let (made, _) = tokio::join!(containers.create(request), self.inner.prepare(&record));
+        match made {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
-            Err(status) => {
-                let _ = folder.remove();
-                match failed("create container", &status) {
-                    RuntimeError::Other(why) => Err(RuntimeError::CreateContainer(why)),
-                    error => Err(error),
+            Err(status) => match failed("create container", &status) {
+                RuntimeError::Other(why) => {
+                    self.inner.discard(&spec.id).await;
+                    Err(RuntimeError::CreateContainer(why))
                 }
-            }
+                // It may have been made: what belongs to it stays.
+                error => Err(error),
+            },
         }
     }
 
@@ -296,11 +301,11 @@ impl Inner {
                 Ok(None)
             }
             Err(status) if status.code() == Code::AlreadyExists => {
-                folder_driver_gone(driver).await;
+                end_log_driver(driver).await;
                 self.task(id).await
             }
             Err(status) => {
-                folder_driver_gone(driver).await;
+                end_log_driver(driver).await;
                 Err(start_failure("create task", &status))
             }
         }
@@ -325,29 +330,43 @@ impl Inner {
         }
     }
 
-    /// The mounts of the container's own filesystem, which is made if it is not there yet.
+    /// The mounts of the container's own filesystem, which is made if it is not there.
     async fn rootfs(&self, record: &Record) -> Result<Vec<Mount>> {
-        let snapshotter = &self.config.snapshotter;
+        let snapshotter = self.config.snapshotter.clone();
+        let request = MountsRequest {
+            snapshotter,
+            key: record.id.clone(),
+        };
+        match found("mounts of snapshot", self.rpc.snapshots().mounts(request).await)? {
+            Some(answer) => Ok(answer.mounts),
+            None => self
+                .prepare(record)
+                .await
+                .map_err(|status| start_failure("prepare snapshot", &status)),
+        }
+    }
+
+    async fn prepare(&self, record: &Record) -> Result<Vec<Mount>, tonic::Status> {
         let request = PrepareSnapshotRequest {
-            snapshotter: snapshotter.clone(),
+            snapshotter: self.config.snapshotter.clone(),
             key: record.id.clone(),
             parent: record.snapshot.clone(),
             ..PrepareSnapshotRequest::default()
         };
-        match self.rpc.snapshots().prepare(request).await {
-            Ok(answer) => Ok(answer.into_inner().mounts),
-            Err(status) if status.code() == Code::AlreadyExists => {
-                let request = MountsRequest {
-                    snapshotter: snapshotter.clone(),
-                    key: record.id.clone(),
-                };
-                let answer = self.rpc.snapshots().mounts(request).await;
-                Ok(answer
-                    .map_err(|status| failed("mounts of snapshot", &status))?
-                    .into_inner()
-                    .mounts)
-            }
-            Err(status) => Err(start_failure("prepare snapshot", &status)),
+        Ok(self.rpc.snapshots().prepare(request).await?.into_inner().mounts)
+    }
+
+    /// Removes what there is of a container that was refused.
+    async fn discard(&self, id: &str) {
+        let request = RemoveSnapshotRequest {
+            snapshotter: self.config.snapshotter.clone(),
+            key: id.to_owned(),
+        };
+        if let Err(error) = found("remove snapshot", self.rpc.snapshots().remove(request).await) {
+            tracing::warn!(container = %id, %error, "its filesystem was not removed");
+        }
+        if let Err(error) = self.folder(id).remove() {
+            tracing::warn!(container = %id, %error, "its folder was not removed");
         }
     }
 
@@ -455,7 +474,7 @@ fn spawn_log_driver(program: &Path, folder: &Path) -> std::io::Result<tokio::pro
 }
 
 /// Ends a log driver that there is no container for.
-async fn folder_driver_gone(driver: Option<tokio::process::Child>) {
+async fn end_log_driver(driver: Option<tokio::process::Child>) {
     if let Some(mut driver) = driver {
         // It has ended by itself, then.
         let _ = driver.kill().await;

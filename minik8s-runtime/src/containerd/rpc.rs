@@ -1,5 +1,7 @@
 //! containerd's services, as clients that name our namespace in every call.
 
+use std::error::Error as _;
+
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::diff_client::DiffClient;
@@ -167,12 +169,18 @@ pub(super) fn unique(prefix: &str) -> String {
 
 /// What became of a call, in the words of this crate's errors.
 pub(super) fn failed(what: &str, status: &Status) -> RuntimeError {
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded => {
-            RuntimeError::Unavailable(format!("{what}: {}", status.message()))
-        }
-        _ => RuntimeError::Other(format!("{what}: {}", status.message())),
+    let message = format!("{what}: {}", status.message());
+    if unreachable(status) {
+        RuntimeError::Unavailable(message)
+    } else {
+        RuntimeError::Other(message)
     }
+}
+
+/// Whether there was nobody to answer. A connection that breaks during a call has all sorts of codes, but unlike an answer
+/// of containerd's it has a cause.
+fn unreachable(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) || status.source().is_some()
 }
 
 /// `None` where containerd says that there is no such thing.

@@ -33,6 +33,10 @@ const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Pr
 /// How long a log driver may take to open a file.
 const REOPEN: Duration = Duration::from_secs(5);
 
+/// How often, and how far apart, a process's input is tried.
+const STDIN_TRIES: u32 = 1000;
+const STDIN_RETRY: Duration = Duration::from_millis(5);
+
 /// How much output waits for a reader who is behind.
 const PIPE: usize = 64 * 1024;
 
@@ -53,14 +57,22 @@ impl Inner {
             exec_id,
             folder,
         };
-        let outputs = match running.start(exec, &process).await {
-            Ok(outputs) => outputs,
+        let started = match running.start(exec, &process).await {
+            Ok(outputs) => {
+                let ended = || outputs.wait.is_finished();
+                let stdin = running.stdin(exec.stdin, !exec.tty, ended).await;
+                stdin.map(|stdin| (outputs, stdin))
+            }
+            Err(error) => Err(error),
+        };
+        let (outputs, stdin) = match started {
+            Ok(ends) => ends,
             Err(error) => {
+                running.kill().await;
                 running.clean_up().await;
                 return Err(error);
             }
         };
-        let stdin = running.stdin(exec.stdin, !exec.tty)?;
         let resize = running.resizer();
         let (ended, exit) = oneshot::channel();
         tokio::spawn(running.keep(outputs.wait, ended));
@@ -91,7 +103,7 @@ impl Inner {
         };
         // A terminal has no end of input: it is typed.
         let close = record.stdin == Stdin::Once && !record.terminal;
-        let stdin = own.stdin(record.stdin != Stdin::None, close)?;
+        let stdin = own.stdin(record.stdin != Stdin::None, close, || false).await?;
         let resize = own.resizer();
         let (inner, id) = (self.clone(), id.to_owned());
         let exit = async move {
@@ -245,15 +257,28 @@ impl Exec {
     }
 
     /// The process's input; `close`: it sees the end of it when the returned writer is dropped.
-    fn stdin(&self, wanted: bool, close: bool) -> Result<Option<Box<dyn AsyncWrite + Send + Unpin>>> {
+    async fn stdin(
+        &self,
+        wanted: bool,
+        close: bool,
+        ended: impl Fn() -> bool,
+    ) -> Result<Option<Box<dyn AsyncWrite + Send + Unpin>>> {
         if !wanted {
             return Ok(None);
         }
         let broken =
             |error: io::Error| RuntimeError::Other(format!("stdin of container {}: {error}", self.id));
-        // Without a reader the process has ended already, and takes no more.
-        let Some(file) = self.folder.open_to_write(log_driver::STDIN).map_err(broken)? else {
-            return Ok(Some(Box::new(tokio::io::sink())));
+        // The shim opens its end some time after it has said that the process runs, and closes it with the process.
+        let mut tries = 0;
+        let file = loop {
+            match self.folder.open_to_write(log_driver::STDIN).map_err(broken)? {
+                Some(file) => break file,
+                None if ended() || tries == STDIN_TRIES => return Ok(Some(Box::new(tokio::io::sink()))),
+                None => {
+                    tries += 1;
+                    tokio::time::sleep(STDIN_RETRY).await;
+                }
+            }
         };
         let pipe = pipe::Sender::from_file(file).map_err(broken)?;
         let mut tasks = self.inner.rpc.tasks();
@@ -266,7 +291,9 @@ impl Exec {
             Box::new(move || {
                 Handle::current().spawn(async move {
                     // The process may have ended, and all is closed.
-                    let _ = tasks.close_io(request).await;
+                    if let Err(status) = tasks.close_io(request).await {
+                        tracing::debug!(%status, "the input of a process was not closed");
+                    }
                 });
             }) as Closer
         });
@@ -310,18 +337,28 @@ impl Exec {
                 let _ = ended.send(code.unwrap_or_else(|_| Err(lost())));
             }
             None => {
-                let request = KillRequest {
-                    container_id: self.id.clone(),
-                    exec_id: self.exec_id.clone(),
-                    signal: 9,
-                    all: false,
-                };
-                // It may have ended just now; the wait says so too.
-                let _ = self.inner.rpc.tasks().kill(request).await;
+                self.kill().await;
                 let _ = wait.await;
             }
         }
         self.clean_up().await;
+    }
+
+    /// Kills it, if it has not ended.
+    async fn kill(&self) {
+        let (container_id, exec_id) = (self.id.clone(), self.exec_id.clone());
+        let request = KillRequest {
+            container_id,
+            exec_id,
+            signal: 9,
+            all: false,
+        };
+        match self.inner.rpc.tasks().kill(request).await {
+            Err(status) if status.code() != Code::NotFound => {
+                tracing::debug!(container = %self.id, %status, "an exec was not killed");
+            }
+            _ => {}
+        }
     }
 
     async fn clean_up(&self) {

@@ -177,6 +177,8 @@ impl Inner {
 
     /// Deletes a task that has ended; one that is gone is fine.
     pub(super) async fn delete_task(&self, id: &str) -> Result<()> {
+        // Of two who delete it at the same time one loses the connection to its shim, which then lives for ever.
+        let _alone = self.deleting.lock(id).await;
         let mut tries = 0;
         loop {
             let request = DeleteTaskRequest {
@@ -187,7 +189,7 @@ impl Inner {
                 Err(status) if status.code() == Code::NotFound => return Ok(()),
                 Err(status) => status,
             };
-            // Whoever deletes it at the same time takes its shim away under us.
+            // The shim may die of it, too.
             if self.task(id).await?.is_none() {
                 return Ok(());
             }
