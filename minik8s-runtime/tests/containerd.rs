@@ -48,13 +48,7 @@ impl Node {
         assert_eq!(images.len(), 1);
         let mut events = containerd.events();
         assert_eq!(next(&mut events).await, ContainerEvent::Resync);
-        Some(Self {
-            folder,
-            socket,
-            config,
-            containerd,
-            events,
-        })
+        Some(Self { folder, socket, config, containerd, events })
     }
 
     fn spec(&self, id: &str, script: &str) -> ContainerSpec {
@@ -102,9 +96,7 @@ impl Node {
     /// The lines of a log, without their times.
     fn log(&self, id: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.log_path(id)).unwrap();
-        text.lines()
-            .map(|line| line.split_once(' ').unwrap().1.to_owned())
-            .collect()
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     }
 
     /// Waits until the log has this many lines.
@@ -128,9 +120,7 @@ impl Node {
     /// Removes all, and sees that nothing is left.
     async fn finish(self) {
         for container in ContainerRuntime::list(&self.containerd).await.unwrap() {
-            ContainerRuntime::remove(&self.containerd, &container.id)
-                .await
-                .unwrap();
+            ContainerRuntime::remove(&self.containerd, &container.id).await.unwrap();
         }
         ImageStore::remove(&self.containerd, IMAGE).await.unwrap();
         let parent = format!("/{}", self.config.namespace);
@@ -146,13 +136,9 @@ impl Node {
         // containerd only forgets a namespace that has nothing in it: no blob, no snapshot, no lease.
         let namespace = &self.config.namespace;
         let client = containerd_client::Client::from_path(&self.socket).await.unwrap();
-        let request = DeleteNamespaceRequest {
-            name: namespace.clone(),
-        };
+        let request = DeleteNamespaceRequest { name: namespace.clone() };
         let mut request = tonic::Request::new(request);
-        request
-            .metadata_mut()
-            .insert("containerd-namespace", namespace.parse().unwrap());
+        request.metadata_mut().insert("containerd-namespace", namespace.parse().unwrap());
         client.namespaces().delete(request).await.unwrap();
         // Runc's own list of our containers, by now without any.
         let _ = std::fs::remove_dir(Path::new("/run/containerd/runc").join(namespace));
@@ -160,9 +146,7 @@ impl Node {
 }
 
 async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work)
-        .await
-        .expect("nothing happened for 20 seconds")
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("nothing happened for 20 seconds")
 }
 
 async fn next(events: &mut Events) -> ContainerEvent {
@@ -178,11 +162,7 @@ async fn read(mut from: impl tokio::io::AsyncRead + Unpin) -> String {
 /// The log driver among the examples, which are built with the tests.
 fn log_program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    own.parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/log_driver")
+    own.parent().unwrap().parent().unwrap().join("examples/log_driver")
 }
 
 fn put<W: std::io::Write>(tar: &mut tar::Builder<W>, name: &str, bytes: &[u8], mode: u32) {
@@ -196,41 +176,19 @@ fn put<W: std::io::Write>(tar: &mut tar::Builder<W>, name: &str, bytes: &[u8], m
 fn write_image(path: &Path, name: &str) {
     let sha = |bytes: &[u8]| format!("sha256:{:x}", Sha256::digest(bytes));
     let mut layer = tar::Builder::new(Vec::new());
-    put(
-        &mut layer,
-        "bin/busybox",
-        &std::fs::read("/bin/busybox").unwrap(),
-        0o755,
-    );
-    for applet in [
-        "sh", "cat", "echo", "sleep", "id", "env", "hostname", "stty", "tty", "dd", "kill", "seq",
-    ] {
+    put(&mut layer, "bin/busybox", &std::fs::read("/bin/busybox").unwrap(), 0o755);
+    for applet in ["sh", "cat", "echo", "sleep", "id", "env", "hostname", "stty", "tty", "dd", "kill", "seq"]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
-        layer
-            .append_link(&mut header, format!("bin/{applet}"), "busybox")
-            .unwrap();
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
-    put(
-        &mut layer,
-        "etc/passwd",
-        b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/:/bin/sh\n",
-        0o644,
-    );
-    put(
-        &mut layer,
-        "etc/group",
-        b"root:x:0:\nwww:x:34:\nlogs:x:40:web\n",
-        0o644,
-    );
+    put(&mut layer, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/:/bin/sh\n", 0o644);
+    put(&mut layer, "etc/group", b"root:x:0:\nwww:x:34:\nlogs:x:40:web\n", 0o644);
     let layer = layer.into_inner().unwrap();
     let diff = sha(&layer);
-    let arch = if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "amd64"
-    };
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": arch, "os": "linux",
         "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "FROM=image"], "User": "web"},
@@ -258,20 +216,10 @@ fn write_image(path: &Path, name: &str) {
     }))
     .unwrap();
     let mut tar = tar::Builder::new(std::fs::File::create(path).unwrap());
-    put(
-        &mut tar,
-        "oci-layout",
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-        0o644,
-    );
+    put(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644);
     put(&mut tar, "index.json", &index, 0o644);
     for blob in [&layer, &config, &manifest] {
-        put(
-            &mut tar,
-            &format!("blobs/sha256/{}", &sha(blob)["sha256:".len()..]),
-            blob,
-            0o644,
-        );
+        put(&mut tar, &format!("blobs/sha256/{}", &sha(blob)["sha256:".len()..]), blob, 0o644);
     }
     tar.finish().unwrap();
 }
@@ -282,17 +230,11 @@ async fn images_are_found_listed_and_removed() {
     let image = node.containerd.find(IMAGE).await.unwrap().unwrap();
     assert_eq!(image.reference, IMAGE);
     assert_eq!(image.id, format!("localhost/busybox@{}", image.digest));
-    assert_eq!(
-        (image.cmd.as_slice(), image.user.as_str()),
-        (&["sh".to_owned()][..], "web")
-    );
+    assert_eq!((image.cmd.as_slice(), image.user.as_str()), (&["sh".to_owned()][..], "web"));
     assert!(image.size > 500_000, "{}", image.size);
     assert_eq!(ImageStore::list(&node.containerd).await.unwrap(), [image]);
     assert_eq!(node.containerd.find("localhost/none:1").await.unwrap(), None);
-    assert!(matches!(
-        node.containerd.find("No Name").await,
-        Err(RuntimeError::InvalidImageName(_))
-    ));
+    assert!(matches!(node.containerd.find("No Name").await, Err(RuntimeError::InvalidImageName(_))));
     ImageStore::remove(&node.containerd, IMAGE).await.unwrap();
     ImageStore::remove(&node.containerd, IMAGE).await.unwrap();
     assert_eq!(node.containerd.find(IMAGE).await.unwrap(), None);
@@ -322,18 +264,11 @@ async fn a_container_runs_writes_its_log_and_ends() {
     assert!(exit.started_at < exit.finished_at);
     // The log is complete when the end is told.
     let log = node.log("a");
-    for line in [
-        "stdout F out",
-        "stderr F err",
-        "stdout F POD=yes",
-        "stdout F FROM=image",
-        "stdout P rest",
-    ] {
+    for line in ["stdout F out", "stderr F err", "stdout F POD=yes", "stdout F FROM=image", "stdout P rest"] {
         assert!(log.iter().any(|have| have == line), "{line} in {log:?}");
     }
     assert!(
-        log.iter()
-            .any(|line| line.contains("uid=33(web) gid=34(www) groups=34(www),40(logs)")),
+        log.iter().any(|line| line.contains("uid=33(web) gid=34(www) groups=34(www),40(logs)")),
         "{log:?}"
     );
     let listed = ContainerRuntime::list(&node.containerd).await.unwrap();
@@ -342,15 +277,9 @@ async fn a_container_runs_writes_its_log_and_ends() {
     assert_eq!(listed[0].image, IMAGE);
     assert_eq!(listed[0].state, ContainerState::Exited(exit.clone()));
     // What has ended stays so.
-    assert!(matches!(
-        node.containerd.start("a").await,
-        Err(RuntimeError::StartContainer(_))
-    ));
+    assert!(matches!(node.containerd.start("a").await, Err(RuntimeError::StartContainer(_))));
     node.containerd.kill("a", 9).await.unwrap();
-    assert!(matches!(
-        node.containerd.kill("b", 9).await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    assert!(matches!(node.containerd.kill("b", 9).await, Err(RuntimeError::NotFound(_))));
     ContainerRuntime::remove(&node.containerd, "a").await.unwrap();
     ContainerRuntime::remove(&node.containerd, "a").await.unwrap();
     assert_eq!(node.containerd.inspect("a").await.unwrap(), None);
@@ -367,52 +296,29 @@ async fn what_cannot_be_run_is_told_in_runcs_words() {
     assert!(matches!(error, RuntimeError::StartContainer(_)), "{error:?}");
     assert!(error.to_string().contains("no such file or directory"), "{error}");
     let mut spec = node.spec("b", "true");
-    spec.security = Security {
-        run_as_user: Some(0),
-        run_as_non_root: true,
-        ..Security::default()
-    };
+    spec.security = Security { run_as_user: Some(0), run_as_non_root: true, ..Security::default() };
     let error = node.containerd.create(&spec).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "container has runAsNonRoot and image will run as root"
-    );
-    assert!(matches!(
-        node.containerd.start("none").await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    assert_eq!(error.to_string(), "container has runAsNonRoot and image will run as root");
+    assert!(matches!(node.containerd.start("none").await, Err(RuntimeError::NotFound(_))));
     node.finish().await;
 }
 
 #[tokio::test]
 async fn signals_and_kills() {
     let Some(mut node) = Node::new().await else { return };
-    node.run(&node.spec(
-        "polite",
-        "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done",
-    ))
-    .await;
-    node.run(&node.spec(
-        "stubborn",
-        "trap '' TERM; echo ready; while :; do sleep 0.05; done",
-    ))
-    .await;
+    node.run(&node.spec("polite", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")).await;
+    node.run(&node.spec("stubborn", "trap '' TERM; echo ready; while :; do sleep 0.05; done")).await;
     node.log_lines("polite", 1).await;
     node.log_lines("stubborn", 1).await;
     node.containerd.kill("polite", 15).await.unwrap();
     assert_eq!(node.exited("polite").await.code, 7);
     node.containerd.kill("stubborn", 15).await.unwrap();
-    assert!(matches!(
-        node.state("stubborn").await,
-        ContainerState::Running { .. }
-    ));
+    assert!(matches!(node.state("stubborn").await, ContainerState::Running { .. }));
     node.containerd.kill("stubborn", 9).await.unwrap();
     assert_eq!(node.exited("stubborn").await.code, 137);
     // Removing a running one kills it.
     node.run(&node.spec("running", "sleep 1000")).await;
-    ContainerRuntime::remove(&node.containerd, "running")
-        .await
-        .unwrap();
+    ContainerRuntime::remove(&node.containerd, "running").await.unwrap();
     assert_eq!(node.containerd.inspect("running").await.unwrap(), None);
     node.finish().await;
 }
@@ -420,9 +326,7 @@ async fn signals_and_kills() {
 #[tokio::test]
 async fn a_new_agent_adopts_what_runs_and_learns_what_ended() {
     let Some(mut node) = Node::new().await else { return };
-    let pid = node
-        .run(&node.spec("lives", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done"))
-        .await;
+    let pid = node.run(&node.spec("lives", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done")).await;
     node.run(&node.spec("ends", "sleep 0.3; echo done; exit 5")).await;
     let before = node.state("lives").await;
     // The agent is gone: nobody follows events, nobody holds a pipe.
@@ -442,11 +346,7 @@ async fn a_new_agent_adopts_what_runs_and_learns_what_ended() {
     let listed = ContainerRuntime::list(&node.containerd).await.unwrap();
     let ids: Vec<&str> = listed.iter().map(|container| container.id.as_str()).collect();
     assert_eq!(ids, ["ends", "lives"]);
-    assert!(
-        matches!(listed[0].state, ContainerState::Exited(Exit { code: 5, .. })),
-        "{:?}",
-        listed[0].state
-    );
+    assert!(matches!(listed[0].state, ContainerState::Exited(Exit { code: 5, .. })), "{:?}", listed[0].state);
     assert_eq!(listed[1].state, before);
     assert!(matches!(listed[1].state, ContainerState::Running { pid: now, .. } if now == pid));
     assert_eq!(next(&mut node.events).await, ContainerEvent::Resync);
@@ -469,20 +369,13 @@ async fn exec_has_streams_and_a_code_of_its_own() {
         command: vec!["sh".into(), "-c".into(), script.into()],
         ..ExecSpec::default()
     };
-    let run = node
-        .containerd
-        .exec("a", &sh("echo out; echo err >&2; exit 9"))
-        .await
-        .unwrap();
+    let run = node.containerd.exec("a", &sh("echo out; echo err >&2; exit 9")).await.unwrap();
     assert_eq!(read(run.stdout).await, "out\n");
     assert_eq!(read(run.stderr.unwrap()).await, "err\n");
     assert_eq!(within(run.exit).await.unwrap(), 9);
 
     // More than fits into a pipe, both ways; the end of the input is seen.
-    let cat = ExecSpec {
-        stdin: true,
-        ..sh("cat; echo end")
-    };
+    let cat = ExecSpec { stdin: true, ..sh("cat; echo end") };
     let mut run = node.containerd.exec("a", &cat).await.unwrap();
     let mut stdin = run.stdin.take().unwrap();
     let text = "x".repeat(300_000);
@@ -496,40 +389,23 @@ async fn exec_has_streams_and_a_code_of_its_own() {
     assert_eq!(within(run.exit).await.unwrap(), 0);
 
     // A terminal of the size that we say.
-    let tty = ExecSpec {
-        tty: true,
-        stdin: true,
-        ..sh("read go; stty size; tty")
-    };
+    let tty = ExecSpec { tty: true, stdin: true, ..sh("read go; stty size; tty") };
     let mut run = node.containerd.exec("a", &tty).await.unwrap();
     assert!(run.stderr.is_none());
     run.resize.send((91, 37)).await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     run.stdin.as_mut().unwrap().write_all(b"go\n").await.unwrap();
     let output = read(run.stdout).await;
-    assert!(
-        output.contains("37 91") && output.contains("/dev/pts/"),
-        "{output}"
-    );
+    assert!(output.contains("37 91") && output.contains("/dev/pts/"), "{output}");
     assert_eq!(within(run.exit).await.unwrap(), 0);
 
-    let missing = ExecSpec {
-        command: vec!["nope".into()],
-        ..ExecSpec::default()
-    };
+    let missing = ExecSpec { command: vec!["nope".into()], ..ExecSpec::default() };
     let error = node.containerd.exec("a", &missing).await.unwrap_err();
     assert!(error.to_string().contains("executable file not found"), "{error}");
-    assert!(matches!(
-        node.containerd.exec("none", &missing).await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    assert!(matches!(node.containerd.exec("none", &missing).await, Err(RuntimeError::NotFound(_))));
 
     // Nobody waits: it is killed.
-    let forgotten = node
-        .containerd
-        .exec("a", &sh("echo $$; exec sleep 1000"))
-        .await
-        .unwrap();
+    let forgotten = node.containerd.exec("a", &sh("echo $$; exec sleep 1000")).await.unwrap();
     let folder = node.config.state_dir.join("exec");
     assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1);
     drop(forgotten);
@@ -547,10 +423,8 @@ async fn attach_to_a_terminal_and_to_pipes() {
     let Some(mut node) = Node::new().await else { return };
     for tty in [false, true] {
         let id = if tty { "tty" } else { "pipes" };
-        let mut spec = node.spec(
-            id,
-            "echo ready; while read line; do echo got $line; echo err >&2; done; exit 4",
-        );
+        let mut spec =
+            node.spec(id, "echo ready; while read line; do echo got $line; echo err >&2; done; exit 4");
         (spec.tty, spec.stdin, spec.stdin_once) = (tty, true, !tty);
         node.run(&spec).await;
         node.log_lines(id, 1).await;
@@ -577,26 +451,19 @@ async fn attach_to_a_terminal_and_to_pipes() {
         assert_eq!(within(streams.exit).await.unwrap(), 4);
         assert_eq!(node.exited(id).await.code, 4);
         let log = node.log(id);
-        assert!(
-            log.iter().any(|line| line.starts_with("stdout F got hello")),
-            "{log:?}"
-        );
+        assert!(log.iter().any(|line| line.starts_with("stdout F got hello")), "{log:?}");
         if !tty {
             assert!(log.contains(&"stderr F err".to_owned()), "{log:?}");
         }
     }
-    assert!(matches!(
-        node.containerd.attach("pipes").await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    assert!(matches!(node.containerd.attach("pipes").await, Err(RuntimeError::NotFound(_))));
     node.finish().await;
 }
 
 #[tokio::test]
 async fn rotated_logs_lose_nothing() {
     let Some(node) = Node::new().await else { return };
-    node.run(&node.spec("a", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.01; done"))
-        .await;
+    node.run(&node.spec("a", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.01; done")).await;
     node.log_lines("a", 5).await;
     let old = node.log_path("a").with_extension("old");
     std::fs::rename(node.log_path("a"), &old).unwrap();
@@ -613,10 +480,7 @@ async fn rotated_logs_lose_nothing() {
 async fn memory_is_limited_and_counted() {
     let Some(mut node) = Node::new().await else { return };
     let mut spec = node.spec("greedy", "dd if=/dev/zero of=/dev/null bs=200M count=1");
-    spec.resources = Resources {
-        memory_limit: Some(32 << 20),
-        ..Resources::default()
-    };
+    spec.resources = Resources { memory_limit: Some(32 << 20), ..Resources::default() };
     node.run(&spec).await;
     let exit = node.exited("greedy").await;
     assert!(exit.oom_killed, "{exit:?}");
@@ -639,13 +503,8 @@ async fn memory_is_limited_and_counted() {
     assert!(second.memory_usage > 0 && second.memory_working_set <= second.memory_usage && second.pids == 1);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("Uid:\t33"), "{status}");
-    ContainerRuntime::remove(&node.containerd, "modest")
-        .await
-        .unwrap();
-    assert!(matches!(
-        node.containerd.stats("modest").await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    ContainerRuntime::remove(&node.containerd, "modest").await.unwrap();
+    assert!(matches!(node.containerd.stats("modest").await, Err(RuntimeError::NotFound(_))));
     node.finish().await;
 }
 
@@ -656,10 +515,7 @@ async fn later_containers_join_the_namespaces_of_the_first() {
     let (network, _network_thread) = network_namespace();
     let mut first = node.spec("first", "hostname; sleep 1000");
     first.hostname = "web-0".into();
-    first.namespaces = Namespaces {
-        network: Some(network.clone()),
-        ..Namespaces::default()
-    };
+    first.namespaces = Namespaces { network: Some(network.clone()), ..Namespaces::default() };
     let first_pid = node.run(&first).await;
     let mut second = node.spec("second", "sleep 1000");
     second.namespaces = first.namespaces.clone();
@@ -693,15 +549,9 @@ fn network_namespace() -> (PathBuf, std::sync::mpsc::Sender<()>) {
 #[tokio::test]
 async fn a_privileged_container_and_a_confined_one() {
     let Some(mut node) = Node::new().await else { return };
-    let mut spec = node.spec(
-        "free",
-        "cat /proc/self/status; [ -e /dev/vda ] || [ -e /dev/sda ] || echo no disk",
-    );
-    spec.security = Security {
-        privileged: true,
-        run_as_user: Some(0),
-        ..Security::default()
-    };
+    let mut spec =
+        node.spec("free", "cat /proc/self/status; [ -e /dev/vda ] || [ -e /dev/sda ] || echo no disk");
+    spec.security = Security { privileged: true, run_as_user: Some(0), ..Security::default() };
     node.run(&spec).await;
     assert_eq!(node.exited("free").await.code, 0);
     let log = node.log("free").join("\n");
@@ -719,12 +569,7 @@ async fn a_privileged_container_and_a_confined_one() {
     node.run(&spec).await;
     node.exited("bound").await;
     let log = node.log("bound").join("\n");
-    for line in [
-        "Seccomp:\t2",
-        "NoNewPrivs:\t1",
-        "CapEff:\t0000000000000400",
-        "Read-only file system",
-    ] {
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000400", "Read-only file system"] {
         assert!(log.contains(line), "{line} in {log}");
     }
     node.finish().await;
@@ -741,9 +586,7 @@ async fn thirty_at_once() {
     }
     times.sort();
     let from = Instant::now();
-    let specs: Vec<_> = (0..30)
-        .map(|n| node.spec(&format!("c{n}"), "sleep 1000"))
-        .collect();
+    let specs: Vec<_> = (0..30).map(|n| node.spec(&format!("c{n}"), "sleep 1000")).collect();
     let pids = futures::future::join_all(specs.iter().map(|spec| node.run(spec))).await;
     let all = from.elapsed();
     assert_eq!(pids.iter().collect::<std::collections::BTreeSet<_>>().len(), 30);
@@ -755,18 +598,13 @@ async fn thirty_at_once() {
         .collect();
     assert_eq!(ids.len(), 35);
     let from = Instant::now();
-    let removals = ids
-        .iter()
-        .map(|id| ContainerRuntime::remove(&node.containerd, id));
+    let removals = ids.iter().map(|id| ContainerRuntime::remove(&node.containerd, id));
     for removed in futures::future::join_all(removals).await {
         removed.unwrap();
     }
     // Figures for whoever runs it with --no-capture.
-    let summary = format!(
-        "alone: median {:?}; 30 at once: {all:?}; 35 removed: {:?}",
-        times[2],
-        from.elapsed()
-    );
+    let summary =
+        format!("alone: median {:?}; 30 at once: {all:?}; 35 removed: {:?}", times[2], from.elapsed());
     std::io::Write::write_all(&mut std::io::stdout(), format!("{summary}\n").as_bytes()).unwrap();
     assert!(all < Duration::from_secs(20), "{summary}");
     node.finish().await;

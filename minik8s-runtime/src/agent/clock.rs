@@ -42,9 +42,7 @@ impl Clock {
 
     /// How long until `at`; zero if that has passed.
     pub(crate) fn until(&self, at: Timestamp) -> std::time::Duration {
-        at.duration_since(self.now())
-            .try_into()
-            .unwrap_or(std::time::Duration::ZERO)
+        at.duration_since(self.now()).try_into().unwrap_or(std::time::Duration::ZERO)
     }
 }
 

@@ -82,17 +82,12 @@ impl Agent {
         let client = client.field_manager("minik8s-node");
         let (events, writer) = events::events(client.clone(), node_name.clone());
         let ctx = Context::new(node_name, client, runtime, images, network, config, events);
-        Self {
-            ctx: Arc::new(ctx),
-            writer,
-        }
+        Self { ctx: Arc::new(ctx), writer }
     }
 
     /// A view of the node's pods, for servers of logs, exec, attach and port-forward.
     pub fn handle(&self) -> AgentHandle {
-        AgentHandle {
-            directory: self.ctx.directory.clone(),
-        }
+        AgentHandle { directory: self.ctx.directory.clone() }
     }
 
     /// Runs the node's pods until `shutdown` resolves. Containers are left running; the next agent adopts them.
@@ -107,8 +102,6 @@ impl Agent {
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent")
-            .field("node", &self.ctx.node_name)
-            .finish_non_exhaustive()
+        f.debug_struct("Agent").field("node", &self.ctx.node_name).finish_non_exhaustive()
     }
 }

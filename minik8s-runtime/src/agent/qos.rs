@@ -43,11 +43,7 @@ impl QosClass {
 pub(crate) fn class(spec: &PodSpec) -> QosClass {
     let mut any = false;
     let mut all = true;
-    for container in spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-    {
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         let empty = BTreeMap::new();
         let resources = container.resources.as_ref();
         let requests = resources.and_then(|r| r.requests.as_ref()).unwrap_or(&empty);
@@ -88,9 +84,7 @@ pub(crate) fn oom_score_adj(spec: &PodSpec, container: &Container, memory_capaci
 pub(crate) fn request(container: &Container, name: &str) -> Option<i64> {
     let resources = container.resources.as_ref()?;
     let of = |m: &Option<BTreeMap<String, Quantity>>| {
-        m.as_ref()?
-            .get(name)
-            .and_then(if name == "cpu" { milli } else { units })
+        m.as_ref()?.get(name).and_then(if name == "cpu" { milli } else { units })
     };
     of(&resources.requests).or_else(|| of(&resources.limits))
 }
@@ -98,9 +92,7 @@ pub(crate) fn request(container: &Container, name: &str) -> Option<i64> {
 /// What the container may use at most.
 pub(crate) fn limit(container: &Container, name: &str) -> Option<i64> {
     let limits = container.resources.as_ref()?.limits.as_ref()?;
-    limits
-        .get(name)
-        .and_then(if name == "cpu" { milli } else { units })
+    limits.get(name).and_then(if name == "cpu" { milli } else { units })
 }
 
 /// What the pod as a whole asks for: its containers and sidecars together, or the most that its init containers
@@ -139,10 +131,7 @@ mod tests {
     #[test]
     fn classes() {
         assert_eq!(class(&spec(json!({}))), QosClass::BestEffort);
-        assert_eq!(
-            class(&spec(json!({"requests": {"cpu": "1"}}))),
-            QosClass::Burstable
-        );
+        assert_eq!(class(&spec(json!({"requests": {"cpu": "1"}}))), QosClass::Burstable);
         let guaranteed = spec(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m"}}));
         assert_eq!(class(&guaranteed), QosClass::Guaranteed);
     }

@@ -47,12 +47,7 @@ impl Inner {
 
         let exec_id = unique("exec");
         let folder = Folder::of_exec(&self.config.state_dir, &exec_id);
-        let running = Exec {
-            inner: self.clone(),
-            id: id.to_owned(),
-            exec_id,
-            folder,
-        };
+        let running = Exec { inner: self.clone(), id: id.to_owned(), exec_id, folder };
         let outputs = match running.start(exec, &process).await {
             Ok(outputs) => outputs,
             Err(error) => {
@@ -68,9 +63,7 @@ impl Inner {
         Ok(Streams {
             stdin,
             stdout: Box::new(outputs.stdout),
-            stderr: outputs
-                .stderr
-                .map(|stderr| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
+            stderr: outputs.stderr.map(|stderr| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
             resize,
             exit: Box::pin(exit),
         })
@@ -83,12 +76,8 @@ impl Inner {
         let mut events = self.hub.follow();
         let socket = self.log_socket(id).await?;
         let (stdout, stderr) = split_output(socket);
-        let own = Exec {
-            inner: self.clone(),
-            id: id.to_owned(),
-            exec_id: String::new(),
-            folder: self.folder(id),
-        };
+        let own =
+            Exec { inner: self.clone(), id: id.to_owned(), exec_id: String::new(), folder: self.folder(id) };
         // A terminal has no end of input: it is typed.
         let close = record.stdin == Stdin::Once && !record.terminal;
         let stdin = own.stdin(record.stdin != Stdin::None, close)?;
@@ -135,9 +124,8 @@ impl Inner {
             }
             Err(io::ErrorKind::UnexpectedEof.into())
         };
-        let answer: io::Result<()> = tokio::time::timeout(REOPEN, asked)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let answer: io::Result<()> =
+            tokio::time::timeout(REOPEN, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         answer.map_err(|error| RuntimeError::Other(format!("reopen the log of container {id}: {error}")))
     }
 
@@ -169,11 +157,7 @@ impl Exec {
     async fn start(&self, exec: &ExecSpec, process: &Process) -> Result<Outputs> {
         let broken =
             |error: io::Error| RuntimeError::Other(format!("exec in container {}: {error}", self.id));
-        let fifo = |name: &str| {
-            self.folder
-                .make_fifo(name)
-                .map(|path| path.to_string_lossy().into_owned())
-        };
+        let fifo = |name: &str| self.folder.make_fifo(name).map(|path| path.to_string_lossy().into_owned());
         let mut request = ExecProcessRequest {
             container_id: self.id.clone(),
             exec_id: self.exec_id.clone(),
@@ -194,31 +178,16 @@ impl Exec {
             request.stdin = fifo(log_driver::STDIN).map_err(broken)?;
         }
         let json = serde_json::to_vec(process).map_err(|error| broken(error.into()))?;
-        request.spec = Some(Any {
-            type_url: PROCESS_TYPE.to_owned(),
-            value: json,
-        });
-        self.inner
-            .rpc
-            .tasks()
-            .exec(request)
-            .await
-            .map_err(|status| self.failure(&status))?;
+        request.spec = Some(Any { type_url: PROCESS_TYPE.to_owned(), value: json });
+        self.inner.rpc.tasks().exec(request).await.map_err(|status| self.failure(&status))?;
         let wait = self.wait();
-        let request = StartRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
+        let request = StartRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         if let Err(status) = self.inner.rpc.tasks().start(request).await {
             wait.abort();
             return Err(self.failure(&status));
         }
         let receiver = |file: File| pipe::Receiver::from_file(file).map_err(broken);
-        Ok(Outputs {
-            stdout: receiver(stdout)?,
-            stderr: stderr.map(receiver).transpose()?,
-            wait,
-        })
+        Ok(Outputs { stdout: receiver(stdout)?, stderr: stderr.map(receiver).transpose()?, wait })
     }
 
     fn failure(&self, status: &tonic::Status) -> RuntimeError {
@@ -231,15 +200,9 @@ impl Exec {
 
     fn wait(&self) -> Wait {
         let mut tasks = self.inner.rpc.tasks();
-        let request = WaitRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
+        let request = WaitRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         tokio::spawn(async move {
-            let answer = tasks
-                .wait(request)
-                .await
-                .map_err(|status| failed("wait for exec", &status))?;
+            let answer = tasks.wait(request).await.map_err(|status| failed("wait for exec", &status))?;
             Ok(answer.into_inner().exit_status.cast_signed())
         })
     }
@@ -257,11 +220,8 @@ impl Exec {
         };
         let pipe = pipe::Sender::from_file(file).map_err(broken)?;
         let mut tasks = self.inner.rpc.tasks();
-        let request = CloseIoRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-            stdin: true,
-        };
+        let request =
+            CloseIoRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone(), stdin: true };
         let closer: Option<Closer> = close.then(|| {
             Box::new(move || {
                 Handle::current().spawn(async move {
@@ -270,11 +230,7 @@ impl Exec {
                 });
             }) as Closer
         });
-        Ok(Some(Box::new(StdinPipe {
-            pipe: Some(pipe),
-            closer,
-            runtime: Handle::current(),
-        })))
+        Ok(Some(Box::new(StdinPipe { pipe: Some(pipe), closer, runtime: Handle::current() })))
     }
 
     fn resizer(&self) -> mpsc::Sender<(u16, u16)> {
@@ -325,10 +281,7 @@ impl Exec {
     }
 
     async fn clean_up(&self) {
-        let request = DeleteProcessRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
+        let request = DeleteProcessRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         match self.inner.rpc.tasks().delete_process(request).await {
             Err(status) if status.code() != Code::NotFound => {
                 tracing::debug!(container = %self.id, %status, "an ended exec was not deleted");
@@ -364,10 +317,7 @@ impl StdinPipe {
     }
 
     fn open(&mut self) -> io::Result<Pin<&mut pipe::Sender>> {
-        self.pipe
-            .as_mut()
-            .map(Pin::new)
-            .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        self.pipe.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -420,16 +370,7 @@ fn split_output(mut socket: UnixStream) -> (Output, Output) {
         }
     });
     let pump = Arc::new(Pump(pump));
-    (
-        Output {
-            pipe: stdout,
-            _pump: pump.clone(),
-        },
-        Output {
-            pipe: stderr,
-            _pump: pump,
-        },
-    )
+    (Output { pipe: stdout, _pump: pump.clone() }, Output { pipe: stderr, _pump: pump })
 }
 
 /// Ends when nobody reads any more.
