@@ -95,10 +95,11 @@ async fn drive<S>(
             let Some((&channel, data)) = payload.split_first() else { continue };
             match channel {
                 STDIN => {
-                    if let Some(stdin) = &stdin
-                        && stdin.send(payload.slice(1..)).await.is_err()
+                    if let Some(sender) = &stdin
+                        && sender.send(payload.slice(1..)).await.is_err()
                     {
-                        break;
+                        // Nobody reads it any more, but the process's last words are still to come.
+                        stdin = None;
                     }
                 }
                 CLOSE if data.first() == Some(&STDIN) => stdin = None,
