@@ -12,6 +12,8 @@ use http::{HeaderValue, Response, StatusCode, header};
 use hyper::HeaderMap;
 
 use super::{Refusal, upgrade};
+#[cfg(test)]
+pub(super) use connection::tests::Client;
 pub(super) use connection::{Output, Stream, serve};
 pub(super) use exec::{PROTOCOLS, exec};
 

@@ -44,8 +44,10 @@ pub(in crate::streaming) async fn run(target: Target, mut opened: mpsc::Receiver
             },
             () = overdue => {
                 let now = Instant::now();
-                for (request, late) in pairs.extract_if(.., |_, p| p.deadline <= now) {
-                    forwards.spawn(refuse(late.error, format!("request {request}: timed out waiting for streams")));
+                let late = pairs.iter().find(|(_, p)| p.deadline <= now).map(|(request, _)| request.clone());
+                if let Some((request, pair)) = late.and_then(|request| pairs.remove_entry(&request)) {
+                    let words = format!("request {request}: timed out waiting for streams");
+                    forwards.spawn(refuse(pair.error, words));
                 }
                 continue;
             }

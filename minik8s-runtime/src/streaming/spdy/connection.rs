@@ -338,4 +338,4 @@ impl Receiver {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -136,3 +136,6 @@ fn split(stream: Option<Stream>) -> (mpsc::Receiver<Bytes>, Option<Output>) {
         None => (mpsc::channel(1).1, None),
     }
 }
+
+#[cfg(test)]
+mod tests;
