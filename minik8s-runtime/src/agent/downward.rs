@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
 use super::pod_fsm::spec;
 use super::qos;
-use super::quantity::{milli, units};
 
 /// Facts about a pod's place that its spec does not hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -90,9 +89,9 @@ pub(crate) fn resource(
         "requests" => qos::request(container, name).unwrap_or(0),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
-    let scale = if name == "cpu" { milli } else { units };
     let one = if name == "cpu" { 1000 } else { 1 };
-    let divisor = selector.divisor.as_ref().and_then(scale).filter(|d| *d > 0).unwrap_or(one);
+    let divisor =
+        selector.divisor.as_ref().and_then(|d| qos::amount(name, d)).filter(|d| *d > 0).unwrap_or(one);
     Ok(value.saturating_add(divisor - 1).div_euclid(divisor).to_string())
 }
 

@@ -10,7 +10,6 @@
 //! `sizeLimit`, probes over HTTPS, service environment variables beyond [`AgentConfig::service_env`], CSI volumes.
 
 mod admission;
-mod clock;
 mod config;
 mod container_spec;
 mod context;
@@ -28,7 +27,6 @@ mod pod_fsm;
 mod pods;
 mod probe;
 mod qos;
-mod quantity;
 mod sources;
 mod status;
 mod termination;
@@ -41,7 +39,6 @@ use std::sync::Arc;
 
 use minik8s_reconcile::Client;
 
-pub use clock::Clock;
 pub use config::AgentConfig;
 pub use directory::{AgentHandle, AttemptInfo, ContainerInfo, PodInfo};
 

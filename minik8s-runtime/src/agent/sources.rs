@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::{
 };
 use minik8s_api::Resource;
 use minik8s_reconcile::Client;
+use minik8s_reconcile::clock::Clock;
 use minik8s_reconcile::request::{ApiRequest, Operation, Payload, ResponseBody, WriteParams};
 use serde_json::json;
 
-use super::clock::Clock;
 use super::pod_fsm::spec;
 
 /// The objects that pods of this node refer to.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume as Spec};
 use super::payload::{self, Defaults, Payload, Tokens};
 use crate::agent::downward::Place;
 use crate::agent::pod_fsm::spec;
-use crate::agent::quantity::units;
+use crate::agent::qos;
 use crate::agent::sources::{Objects, Wanted};
 
 /// One volume to put in place.
@@ -128,7 +128,12 @@ fn one(
     if let Some(s) = &volume.empty_dir {
         let memory = match s.medium.as_deref().unwrap_or_default() {
             "" => None,
-            "Memory" => Some(s.size_limit.as_ref().and_then(units).and_then(|b| u64::try_from(b).ok())),
+            "Memory" => Some(
+                s.size_limit
+                    .as_ref()
+                    .and_then(|l| qos::amount("memory", l))
+                    .and_then(|b| u64::try_from(b).ok()),
+            ),
             other => return Err(format!("emptyDir medium {other:?} is not supported")),
         };
         let mode = s.mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(0o777);

@@ -1,5 +1,6 @@
 //! Workers over the node in memory and a server that knows no more than to keep one pod.
 
+use minik8s_reconcile::clock::Clock;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use minik8s_reconcile::{ApiError, Client, Stored};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::agent::clock::Clock;
 use crate::agent::config::AgentConfig;
 use crate::agent::directory::AgentHandle;
 use crate::agent::events;
