@@ -116,7 +116,10 @@ mod tests {
             resource("/api/v1/namespaces/a/pods/b/log"),
             (String::new(), some("a"), "pods".into(), some("b"), some("log"))
         );
-        assert_eq!(resource("/api/v1/namespaces/a"), (String::new(), None, "namespaces".into(), some("a"), None));
+        assert_eq!(
+            resource("/api/v1/namespaces/a"),
+            (String::new(), None, "namespaces".into(), some("a"), None)
+        );
         assert_eq!(
             resource("/api/v1/namespaces/a/finalize"),
             (String::new(), None, "namespaces".into(), some("a"), some("finalize"))
