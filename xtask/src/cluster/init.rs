@@ -62,7 +62,6 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
         fs::write(Path::new("/proc/sys").join(key), value).with_context(|| format!("cannot set {key}"))?;
     }
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGALRM].into_iter().collect();
-    // Children start with an empty mask: the standard library sees to that.
     signals.thread_block()?;
     let mut programs = vec![
         Program::new("containerd", containerd(args)),
@@ -190,7 +189,8 @@ struct Program {
 }
 
 impl Program {
-    fn new(name: &'static str, command: Command) -> Self {
+    fn new(name: &'static str, mut command: Command) -> Self {
+        unblock_signals(&mut command);
         Self { name, command, pid: None, started: Instant::now(), restart_at: None }
     }
 
@@ -213,6 +213,13 @@ impl Program {
         self.restart_at = None;
         Ok(())
     }
+}
+
+/// Has the program start with no signal blocked: it would inherit what this process blocks, and hand it on.
+#[allow(unsafe_code)]
+fn unblock_signals(command: &mut Command) {
+    // SAFETY: setting the mask is safe between fork and exec; nothing is allocated, no lock taken.
+    unsafe { command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) };
 }
 
 /// Collects ended processes; programs among them are to be started again.
