@@ -32,9 +32,13 @@ fn main() -> anyhow::Result<()> {
 
 /// `HOST:PORT` of the kubeconfig's server.
 fn server() -> anyhow::Result<String> {
-    let path = std::env::var("KUBECONFIG").context("set KUBECONFIG to a cluster's; see cargo xtask cluster-up")?;
+    let path =
+        std::env::var("KUBECONFIG").context("set KUBECONFIG to a cluster's; see cargo xtask cluster-up")?;
     let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    let url = text.lines().find_map(|l| l.trim().strip_prefix("server: http://")).context("no http server in it")?;
+    let url = text
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("server: http://"))
+        .context("no http server in it")?;
     Ok(url.to_owned())
 }
 
@@ -188,7 +192,10 @@ fn floor() -> anyhow::Result<()> {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a workspace")?;
     let ctr = |args: &[&str]| -> anyhow::Result<bool> {
         let mut command = Command::new(&xtask);
-        command.current_dir(root).args(["node", "n1", "--name", &cluster, "--", "ctr", "-n", "k8s.io"]).args(args);
+        command
+            .current_dir(root)
+            .args(["node", "n1", "--name", &cluster, "--", "ctr", "-n", "k8s.io"])
+            .args(args);
         Ok(command.output().with_context(|| xtask.clone())?.status.success())
     };
     let mut bare = Vec::new();
@@ -199,7 +206,10 @@ fn floor() -> anyhow::Result<()> {
         anyhow::ensure!(ctr(&["version"])?, "ctr does not run in node n1 of cluster {cluster}");
         bare.push(began.elapsed());
         let began = Instant::now();
-        anyhow::ensure!(ctr(&["run", "-d", "localhost/busybox:1", &name, "sleep", "1000"])?, "ctr run failed");
+        anyhow::ensure!(
+            ctr(&["run", "-d", "localhost/busybox:1", &name, "sleep", "1000"])?,
+            "ctr run failed"
+        );
         samples.push(began.elapsed());
         ctr(&["task", "kill", "-s", "KILL", &name])?;
         while !ctr(&["container", "rm", &name])? {}

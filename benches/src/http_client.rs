@@ -63,7 +63,12 @@ impl Connection {
     ///
     /// # Errors
     /// The connection has ended.
-    pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         self.send_as(method, path, "application/json", body).await
     }
 

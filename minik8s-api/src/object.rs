@@ -118,10 +118,7 @@ pub struct DecodeError {
 impl DecodeError {
     /// An error at the field `path` (empty for the document as a whole).
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-        }
+        Self { path: path.into(), message: message.into() }
     }
 
     /// Where the error is, as a field path such as `spec.containers[0].image`; empty for the whole document.

@@ -9,8 +9,8 @@ use crate::ApiServer;
 use crate::key::Key;
 use crate::queue::Priority;
 use crate::request::{DeleteParams, Patch};
-use crate::storage::memory::MemoryStorage;
 use crate::storage::Retention;
+use crate::storage::memory::MemoryStorage;
 
 fn config(name: &str, owner: &str) -> ConfigMap {
     serde_json::from_value(serde_json::json!({
@@ -38,14 +38,16 @@ async fn a_cache_follows_and_indexes() {
     assert_eq!(cache.by_index("owner", "x").len(), 1);
 
     let made = configs.create(&config("b", "x")).await.expect("create");
-    let revision = made.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).expect("a revision");
+    let revision =
+        made.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).expect("a revision");
     cache.wait_for(revision).await;
     assert_eq!(cache.by_index("owner", "x").len(), 2);
     assert!(Arc::ptr_eq(&made, &cache.get(&Key::new("default", "b")).expect("b")), "one copy for all");
 
     let patch = Patch::merge(&serde_json::json!({ "data": { "owner": "y" } }));
     let moved = configs.patch("b", patch).await.expect("patch");
-    let revision = moved.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).expect("a revision");
+    let revision =
+        moved.metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).expect("a revision");
     cache.wait_for(revision).await;
     assert_eq!((cache.by_index("owner", "x").len(), cache.by_index("owner", "y").len()), (1, 1));
     stop.cancel();

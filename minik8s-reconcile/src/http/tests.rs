@@ -13,7 +13,13 @@ async fn frontend() -> Frontend {
     Frontend::new(server)
 }
 
-async fn send(frontend: &Frontend, method: &str, path: &str, content_type: &str, body: impl Into<Bytes>) -> (StatusCode, Value) {
+async fn send(
+    frontend: &Frontend,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: impl Into<Bytes>,
+) -> (StatusCode, Value) {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -33,7 +39,9 @@ async fn get(frontend: &Frontend, path: &str) -> (StatusCode, Value) {
 #[tokio::test]
 async fn discovery_names_what_is_served() {
     let frontend = frontend().await;
-    for path in ["/api", "/api/", "/apis", "/version", "/version/", "/apis/apps", "/apis/apps/v1", "/openapi/v3"] {
+    for path in
+        ["/api", "/api/", "/apis", "/version", "/version/", "/apis/apps", "/apis/apps/v1", "/openapi/v3"]
+    {
         let (status, body) = get(&frontend, path).await;
         assert!(status.is_success() && body.is_object(), "{path}: {status}");
     }
@@ -57,7 +65,10 @@ async fn errors_are_statuses() {
     let (status, _) = send(&frontend, "POST", pods, "text/plain", "x").await;
     assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     let (status, body) = send(&frontend, "POST", pods, "application/json", vec![b' '; BODY_LIMIT + 1]).await;
-    assert_eq!((status, body["reason"].as_str()), (StatusCode::PAYLOAD_TOO_LARGE, Some("RequestEntityTooLarge")));
+    assert_eq!(
+        (status, body["reason"].as_str()),
+        (StatusCode::PAYLOAD_TOO_LARGE, Some("RequestEntityTooLarge"))
+    );
     let (status, body) = get(&frontend, &format!("{pods}?fieldSelector=spec.nonsense%3Dx")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{body}");
     let (status, _) = get(&frontend, &format!("{pods}?limit=many")).await;

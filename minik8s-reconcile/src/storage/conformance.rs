@@ -131,7 +131,8 @@ async fn a_watch_tells_everything_once(storage: &impl Storage) {
     };
     let mut seen = Vec::new();
     while seen.len() < expected.len() {
-        let next = tokio::time::timeout(Duration::from_secs(10), live.next()).await.expect("no change is lost");
+        let next =
+            tokio::time::timeout(Duration::from_secs(10), live.next()).await.expect("no change is lost");
         seen.extend(read(next.expect("a change")));
     }
     assert_eq!(seen, expected, "as it happened");

@@ -139,11 +139,7 @@ pub(super) fn unique(prefix: &str) -> String {
 /// What became of a call, in the words of this crate's errors.
 pub(super) fn failed(what: &str, status: &Status) -> RuntimeError {
     let message = format!("{what}: {}", status.message());
-    if unreachable(status) {
-        RuntimeError::Unavailable(message)
-    } else {
-        RuntimeError::Other(message)
-    }
+    if unreachable(status) { RuntimeError::Unavailable(message) } else { RuntimeError::Other(message) }
 }
 
 /// Whether there was nobody to answer. A connection that breaks during a call has all sorts of codes, but unlike an answer

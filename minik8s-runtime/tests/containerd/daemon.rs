@@ -108,9 +108,7 @@ async fn containers_survive_containerd() {
         return;
     };
     let namespace = format!("minik8s-test-{}-d", std::process::id());
-    let containerd = Containerd::connect(daemon.socket(), daemon.config(&namespace))
-        .await
-        .unwrap();
+    let containerd = Containerd::connect(daemon.socket(), daemon.config(&namespace)).await.unwrap();
     let archive = daemon.folder.path().join("busybox.tar");
     write_image(&archive, IMAGE);
     containerd.import(&archive, None).await.unwrap();
@@ -126,10 +124,8 @@ async fn containers_survive_containerd() {
     };
     let flag = daemon.folder.path().join("flag");
     std::fs::create_dir(&flag).unwrap();
-    let mut ends = spec(
-        "ends",
-        "echo begun; while [ ! -e /flag/go ]; do sleep 0.05; done; echo ended; exit 6",
-    );
+    let mut ends =
+        spec("ends", "echo begun; while [ ! -e /flag/go ]; do sleep 0.05; done; echo ended; exit 6");
     ends.mounts.push(minik8s_runtime::runtime::Mount {
         host_path: flag.clone(),
         container_path: "/flag".into(),
@@ -142,10 +138,7 @@ async fn containers_survive_containerd() {
         pids.push(containerd.start(&spec.id).await.unwrap());
     }
     daemon.kill();
-    assert!(matches!(
-        containerd.inspect("lives").await,
-        Err(minik8s_runtime::RuntimeError::Unavailable(_))
-    ));
+    assert!(matches!(containerd.inspect("lives").await, Err(minik8s_runtime::RuntimeError::Unavailable(_))));
     // One of them ends while nobody is there to see it.
     std::fs::write(flag.join("go"), "").unwrap();
     within(async {
@@ -157,11 +150,7 @@ async fn containers_survive_containerd() {
     daemon.restart().await;
     assert_eq!(within(events.next()).await, Some(ContainerEvent::Resync));
     let listed = ContainerRuntime::list(&containerd).await.unwrap();
-    assert!(
-        matches!(listed[0].state, ContainerState::Exited(Exit { code: 6, .. })),
-        "{:?}",
-        listed[0]
-    );
+    assert!(matches!(listed[0].state, ContainerState::Exited(Exit { code: 6, .. })), "{:?}", listed[0]);
     assert!(
         matches!(listed[1].state, ContainerState::Running { pid, .. } if pid == pids[0]),
         "{:?}",

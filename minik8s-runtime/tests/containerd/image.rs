@@ -25,40 +25,18 @@ pub(crate) fn sha(bytes: &[u8]) -> String {
 /// Busybox, its applets and a user database.
 pub(crate) fn blobs() -> Blobs {
     let mut layer = tar::Builder::new(Vec::new());
-    put(
-        &mut layer,
-        "bin/busybox",
-        &std::fs::read("/bin/busybox").unwrap(),
-        0o755,
-    );
-    for applet in [
-        "sh", "cat", "echo", "sleep", "id", "env", "hostname", "stty", "tty", "dd", "kill", "seq",
-    ] {
+    put(&mut layer, "bin/busybox", &std::fs::read("/bin/busybox").unwrap(), 0o755);
+    for applet in ["sh", "cat", "echo", "sleep", "id", "env", "hostname", "stty", "tty", "dd", "kill", "seq"]
+    {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
         header.set_size(0);
-        layer
-            .append_link(&mut header, format!("bin/{applet}"), "busybox")
-            .unwrap();
+        layer.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
-    put(
-        &mut layer,
-        "etc/passwd",
-        b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/:/bin/sh\n",
-        0o644,
-    );
-    put(
-        &mut layer,
-        "etc/group",
-        b"root:x:0:\nwww:x:34:\nlogs:x:40:web\n",
-        0o644,
-    );
+    put(&mut layer, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/:/bin/sh\n", 0o644);
+    put(&mut layer, "etc/group", b"root:x:0:\nwww:x:34:\nlogs:x:40:web\n", 0o644);
     let layer = layer.into_inner().unwrap();
-    let arch = if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "amd64"
-    };
+    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": arch, "os": "linux",
         "config": {"Cmd": ["sh"], "Env": ["PATH=/bin", "FROM=image"], "User": "web"},
@@ -76,10 +54,7 @@ pub(crate) fn blobs() -> Blobs {
         ],
     }))
     .unwrap();
-    Blobs {
-        manifest,
-        others: [config, layer],
-    }
+    Blobs { manifest, others: [config, layer] }
 }
 
 /// Writes an OCI layout with that one image.
@@ -95,20 +70,10 @@ pub(crate) fn write_image(path: &Path, name: &str) {
     }))
     .unwrap();
     let mut tar = tar::Builder::new(std::fs::File::create(path).unwrap());
-    put(
-        &mut tar,
-        "oci-layout",
-        br#"{"imageLayoutVersion":"1.0.0"}"#,
-        0o644,
-    );
+    put(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644);
     put(&mut tar, "index.json", &index, 0o644);
     for blob in others.iter().chain([&manifest]) {
-        put(
-            &mut tar,
-            &format!("blobs/sha256/{}", &sha(blob)["sha256:".len()..]),
-            blob,
-            0o644,
-        );
+        put(&mut tar, &format!("blobs/sha256/{}", &sha(blob)["sha256:".len()..]), blob, 0o644);
     }
     tar.finish().unwrap();
 }

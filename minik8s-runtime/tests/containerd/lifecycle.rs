@@ -17,17 +17,11 @@ async fn images_are_found_listed_and_removed() {
     let image = node.containerd.find(IMAGE).await.unwrap().unwrap();
     assert_eq!(image.reference, IMAGE);
     assert_eq!(image.id, format!("localhost/busybox@{}", image.digest));
-    assert_eq!(
-        (image.cmd.as_slice(), image.user.as_str()),
-        (&["sh".to_owned()][..], "web")
-    );
+    assert_eq!((image.cmd.as_slice(), image.user.as_str()), (&["sh".to_owned()][..], "web"));
     assert!(image.size > 500_000, "{}", image.size);
     assert_eq!(ImageStore::list(&node.containerd).await.unwrap(), [image]);
     assert_eq!(node.containerd.find("localhost/none:1").await.unwrap(), None);
-    assert!(matches!(
-        node.containerd.find("No Name").await,
-        Err(RuntimeError::InvalidImageName(_))
-    ));
+    assert!(matches!(node.containerd.find("No Name").await, Err(RuntimeError::InvalidImageName(_))));
     ImageStore::remove(&node.containerd, IMAGE).await.unwrap();
     ImageStore::remove(&node.containerd, IMAGE).await.unwrap();
     assert_eq!(node.containerd.find(IMAGE).await.unwrap(), None);
@@ -57,18 +51,11 @@ async fn a_container_runs_writes_its_log_and_ends() {
     assert!(exit.started_at < exit.finished_at);
     // The log is complete when the end is told.
     let log = node.log("a");
-    for line in [
-        "stdout F out",
-        "stderr F err",
-        "stdout F POD=yes",
-        "stdout F FROM=image",
-        "stdout P rest",
-    ] {
+    for line in ["stdout F out", "stderr F err", "stdout F POD=yes", "stdout F FROM=image", "stdout P rest"] {
         assert!(log.iter().any(|have| have == line), "{line} in {log:?}");
     }
     assert!(
-        log.iter()
-            .any(|line| line.contains("uid=33(web) gid=34(www) groups=34(www),40(logs)")),
+        log.iter().any(|line| line.contains("uid=33(web) gid=34(www) groups=34(www),40(logs)")),
         "{log:?}"
     );
     let listed = ContainerRuntime::list(&node.containerd).await.unwrap();
@@ -77,15 +64,9 @@ async fn a_container_runs_writes_its_log_and_ends() {
     assert_eq!(listed[0].image, IMAGE);
     assert_eq!(listed[0].state, ContainerState::Exited(exit.clone()));
     // What has ended stays so.
-    assert!(matches!(
-        node.containerd.start("a").await,
-        Err(RuntimeError::StartContainer(_))
-    ));
+    assert!(matches!(node.containerd.start("a").await, Err(RuntimeError::StartContainer(_))));
     node.containerd.kill("a", 9).await.unwrap();
-    assert!(matches!(
-        node.containerd.kill("b", 9).await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    assert!(matches!(node.containerd.kill("b", 9).await, Err(RuntimeError::NotFound(_))));
     ContainerRuntime::remove(&node.containerd, "a").await.unwrap();
     ContainerRuntime::remove(&node.containerd, "a").await.unwrap();
     assert_eq!(node.containerd.inspect("a").await.unwrap(), None);
@@ -102,52 +83,29 @@ async fn what_cannot_be_run_is_told_in_runcs_words() {
     assert!(matches!(error, RuntimeError::StartContainer(_)), "{error:?}");
     assert!(error.to_string().contains("no such file or directory"), "{error}");
     let mut spec = node.spec("b", "true");
-    spec.security = Security {
-        run_as_user: Some(0),
-        run_as_non_root: true,
-        ..Security::default()
-    };
+    spec.security = Security { run_as_user: Some(0), run_as_non_root: true, ..Security::default() };
     let error = node.containerd.create(&spec).await.unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "container has runAsNonRoot and image will run as root"
-    );
-    assert!(matches!(
-        node.containerd.start("none").await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    assert_eq!(error.to_string(), "container has runAsNonRoot and image will run as root");
+    assert!(matches!(node.containerd.start("none").await, Err(RuntimeError::NotFound(_))));
     node.finish().await;
 }
 
 #[tokio::test]
 async fn signals_and_kills() {
     let Some(mut node) = Node::new().await else { return };
-    node.run(&node.spec(
-        "polite",
-        "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done",
-    ))
-    .await;
-    node.run(&node.spec(
-        "stubborn",
-        "trap '' TERM; echo ready; while :; do sleep 0.05; done",
-    ))
-    .await;
+    node.run(&node.spec("polite", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")).await;
+    node.run(&node.spec("stubborn", "trap '' TERM; echo ready; while :; do sleep 0.05; done")).await;
     node.log_lines("polite", 1).await;
     node.log_lines("stubborn", 1).await;
     node.containerd.kill("polite", 15).await.unwrap();
     assert_eq!(node.exited("polite").await.code, 7);
     node.containerd.kill("stubborn", 15).await.unwrap();
-    assert!(matches!(
-        node.state("stubborn").await,
-        ContainerState::Running { .. }
-    ));
+    assert!(matches!(node.state("stubborn").await, ContainerState::Running { .. }));
     node.containerd.kill("stubborn", 9).await.unwrap();
     assert_eq!(node.exited("stubborn").await.code, 137);
     // Removing a running one kills it.
     node.run(&node.spec("running", "sleep 1000")).await;
-    ContainerRuntime::remove(&node.containerd, "running")
-        .await
-        .unwrap();
+    ContainerRuntime::remove(&node.containerd, "running").await.unwrap();
     assert_eq!(node.containerd.inspect("running").await.unwrap(), None);
     node.finish().await;
 }
@@ -155,9 +113,7 @@ async fn signals_and_kills() {
 #[tokio::test]
 async fn a_new_agent_adopts_what_runs_and_learns_what_ended() {
     let Some(mut node) = Node::new().await else { return };
-    let pid = node
-        .run(&node.spec("lives", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done"))
-        .await;
+    let pid = node.run(&node.spec("lives", "n=0; while :; do n=$((n+1)); echo $n; sleep 0.05; done")).await;
     node.run(&node.spec("ends", "sleep 0.3; echo done; exit 5")).await;
     let before = node.state("lives").await;
     // The agent is gone: nobody follows events, nobody holds a pipe.
@@ -177,11 +133,7 @@ async fn a_new_agent_adopts_what_runs_and_learns_what_ended() {
     let listed = ContainerRuntime::list(&node.containerd).await.unwrap();
     let ids: Vec<&str> = listed.iter().map(|container| container.id.as_str()).collect();
     assert_eq!(ids, ["ends", "lives"]);
-    assert!(
-        matches!(listed[0].state, ContainerState::Exited(Exit { code: 5, .. })),
-        "{:?}",
-        listed[0].state
-    );
+    assert!(matches!(listed[0].state, ContainerState::Exited(Exit { code: 5, .. })), "{:?}", listed[0].state);
     assert_eq!(listed[1].state, before);
     assert!(matches!(listed[1].state, ContainerState::Running { pid: now, .. } if now == pid));
     assert_eq!(next(&mut node.events).await, ContainerEvent::Resync);
@@ -200,10 +152,7 @@ fn node_log_len(folder: &tempfile::TempDir, id: &str) -> usize {
 async fn memory_is_limited_and_counted() {
     let Some(mut node) = Node::new().await else { return };
     let mut spec = node.spec("greedy", "dd if=/dev/zero of=/dev/null bs=200M count=1");
-    spec.resources = Resources {
-        memory_limit: Some(32 << 20),
-        ..Resources::default()
-    };
+    spec.resources = Resources { memory_limit: Some(32 << 20), ..Resources::default() };
     node.run(&spec).await;
     let exit = node.exited("greedy").await;
     assert!(exit.oom_killed, "{exit:?}");
@@ -226,13 +175,8 @@ async fn memory_is_limited_and_counted() {
     assert!(second.memory_usage > 0 && second.memory_working_set <= second.memory_usage && second.pids == 1);
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     assert!(status.contains("Uid:\t33"), "{status}");
-    ContainerRuntime::remove(&node.containerd, "modest")
-        .await
-        .unwrap();
-    assert!(matches!(
-        node.containerd.stats("modest").await,
-        Err(RuntimeError::NotFound(_))
-    ));
+    ContainerRuntime::remove(&node.containerd, "modest").await.unwrap();
+    assert!(matches!(node.containerd.stats("modest").await, Err(RuntimeError::NotFound(_))));
     node.finish().await;
 }
 
@@ -243,10 +187,7 @@ async fn later_containers_join_the_namespaces_of_the_first() {
     let (network, _network_thread) = network_namespace();
     let mut first = node.spec("first", "hostname; sleep 1000");
     first.hostname = "web-0".into();
-    first.namespaces = Namespaces {
-        network: Some(network.clone()),
-        ..Namespaces::default()
-    };
+    first.namespaces = Namespaces { network: Some(network.clone()), ..Namespaces::default() };
     let first_pid = node.run(&first).await;
     let mut second = node.spec("second", "sleep 1000");
     second.namespaces = first.namespaces.clone();
@@ -280,15 +221,9 @@ fn network_namespace() -> (PathBuf, std::sync::mpsc::Sender<()>) {
 #[tokio::test]
 async fn a_privileged_container_and_a_confined_one() {
     let Some(mut node) = Node::new().await else { return };
-    let mut spec = node.spec(
-        "free",
-        "cat /proc/self/status; [ -e /dev/vda ] || [ -e /dev/sda ] || echo no disk",
-    );
-    spec.security = Security {
-        privileged: true,
-        run_as_user: Some(0),
-        ..Security::default()
-    };
+    let mut spec =
+        node.spec("free", "cat /proc/self/status; [ -e /dev/vda ] || [ -e /dev/sda ] || echo no disk");
+    spec.security = Security { privileged: true, run_as_user: Some(0), ..Security::default() };
     node.run(&spec).await;
     assert_eq!(node.exited("free").await.code, 0);
     let log = node.log("free").join("\n");
@@ -306,12 +241,7 @@ async fn a_privileged_container_and_a_confined_one() {
     node.run(&spec).await;
     node.exited("bound").await;
     let log = node.log("bound").join("\n");
-    for line in [
-        "Seccomp:\t2",
-        "NoNewPrivs:\t1",
-        "CapEff:\t0000000000000400",
-        "Read-only file system",
-    ] {
+    for line in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000400", "Read-only file system"] {
         assert!(log.contains(line), "{line} in {log}");
     }
     node.finish().await;
@@ -328,9 +258,7 @@ async fn thirty_at_once() {
     }
     times.sort();
     let from = Instant::now();
-    let specs: Vec<_> = (0..30)
-        .map(|n| node.spec(&format!("c{n}"), "sleep 1000"))
-        .collect();
+    let specs: Vec<_> = (0..30).map(|n| node.spec(&format!("c{n}"), "sleep 1000")).collect();
     let pids = futures::future::join_all(specs.iter().map(|spec| node.run(spec))).await;
     let all = from.elapsed();
     assert_eq!(pids.iter().collect::<BTreeSet<_>>().len(), 30);
@@ -342,18 +270,13 @@ async fn thirty_at_once() {
         .collect();
     assert_eq!(ids.len(), 35);
     let from = Instant::now();
-    let removals = ids
-        .iter()
-        .map(|id| ContainerRuntime::remove(&node.containerd, id));
+    let removals = ids.iter().map(|id| ContainerRuntime::remove(&node.containerd, id));
     for removed in futures::future::join_all(removals).await {
         removed.unwrap();
     }
     // Figures for whoever runs it with --no-capture.
-    let summary = format!(
-        "alone: median {:?}; 30 at once: {all:?}; 35 removed: {:?}",
-        times[2],
-        from.elapsed()
-    );
+    let summary =
+        format!("alone: median {:?}; 30 at once: {all:?}; 35 removed: {:?}", times[2], from.elapsed());
     std::io::Write::write_all(&mut std::io::stdout(), format!("{summary}\n").as_bytes()).unwrap();
     assert!(all < Duration::from_secs(20), "{summary}");
     node.finish().await;

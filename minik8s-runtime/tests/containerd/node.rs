@@ -43,13 +43,7 @@ impl Node {
         assert_eq!(images.len(), 1);
         let mut events = containerd.events();
         assert_eq!(next(&mut events).await, ContainerEvent::Resync);
-        Some(Self {
-            folder,
-            socket,
-            config,
-            containerd,
-            events,
-        })
+        Some(Self { folder, socket, config, containerd, events })
     }
 
     pub(crate) fn spec(&self, id: &str, script: &str) -> ContainerSpec {
@@ -97,9 +91,7 @@ impl Node {
     /// The lines of a log, without their times.
     pub(crate) fn log(&self, id: &str) -> Vec<String> {
         let text = std::fs::read_to_string(self.log_path(id)).unwrap();
-        text.lines()
-            .map(|line| line.split_once(' ').unwrap().1.to_owned())
-            .collect()
+        text.lines().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
     }
 
     /// Waits until the log has this many lines.
@@ -123,9 +115,7 @@ impl Node {
     /// Removes all, and sees that nothing is left.
     pub(crate) async fn finish(self) {
         for container in ContainerRuntime::list(&self.containerd).await.unwrap() {
-            ContainerRuntime::remove(&self.containerd, &container.id)
-                .await
-                .unwrap();
+            ContainerRuntime::remove(&self.containerd, &container.id).await.unwrap();
         }
         ImageStore::remove(&self.containerd, IMAGE).await.unwrap();
         let parent = format!("/{}", self.config.namespace);
@@ -141,13 +131,9 @@ impl Node {
         // containerd only forgets a namespace that has nothing in it: no blob, no snapshot, no lease.
         let namespace = &self.config.namespace;
         let client = containerd_client::Client::from_path(&self.socket).await.unwrap();
-        let request = DeleteNamespaceRequest {
-            name: namespace.clone(),
-        };
+        let request = DeleteNamespaceRequest { name: namespace.clone() };
         let mut request = tonic::Request::new(request);
-        request
-            .metadata_mut()
-            .insert("containerd-namespace", namespace.parse().unwrap());
+        request.metadata_mut().insert("containerd-namespace", namespace.parse().unwrap());
         client.namespaces().delete(request).await.unwrap();
         // Runc's own list of our containers, by now without any.
         let _ = std::fs::remove_dir(Path::new("/run/containerd/runc").join(namespace));
@@ -155,9 +141,7 @@ impl Node {
 }
 
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), work)
-        .await
-        .expect("nothing happened for 20 seconds")
+    tokio::time::timeout(Duration::from_secs(20), work).await.expect("nothing happened for 20 seconds")
 }
 
 pub(crate) async fn next(events: &mut Events) -> ContainerEvent {
@@ -173,9 +157,5 @@ pub(crate) async fn read(mut from: impl tokio::io::AsyncRead + Unpin) -> String 
 /// The log driver among the examples, which are built with the tests.
 pub(crate) fn log_program() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    own.parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/log_driver")
+    own.parent().unwrap().parent().unwrap().join("examples/log_driver")
 }

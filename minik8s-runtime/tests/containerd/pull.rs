@@ -28,10 +28,7 @@ async fn registry() -> SocketAddr {
             paths.insert(format!("/v2/{name}/busybox/manifests/{tag}"), manifest.clone());
         }
         for blob in &others {
-            paths.insert(
-                format!("/v2/{name}/busybox/blobs/{}", crate::image::sha(blob)),
-                blob.clone(),
-            );
+            paths.insert(format!("/v2/{name}/busybox/blobs/{}", crate::image::sha(blob)), blob.clone());
         }
     }
     let paths = Arc::new(paths);
@@ -58,10 +55,7 @@ async fn serve(mut stream: BufReader<tokio::net::TcpStream>, paths: Arc<BTreeMap
         let allowed = !path.contains("/closed/") || request.contains(CREDENTIALS);
         let (status, body): (&str, &[u8]) = match paths.get(path) {
             _ if !allowed => ("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"", b""),
-            Some(body) => (
-                "200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json",
-                body,
-            ),
+            Some(body) => ("200 OK\r\nContent-Type: application/vnd.oci.image.manifest.v1+json", body),
             None => ("404 Not Found", b""),
         };
         let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -78,9 +72,7 @@ async fn images_come_from_a_registry() {
         return;
     };
     let registry = registry().await;
-    let containerd = Containerd::connect(daemon.socket(), daemon.config("k8s.io"))
-        .await
-        .unwrap();
+    let containerd = Containerd::connect(daemon.socket(), daemon.config("k8s.io")).await.unwrap();
     let open = format!("{registry}/open/busybox:1");
     assert_eq!(containerd.find(&open).await.unwrap(), None);
     let pulled = containerd.pull(&open, None).await.unwrap();
@@ -93,24 +85,11 @@ async fn images_come_from_a_registry() {
 
     let closed = format!("{registry}/closed/busybox:1");
     let refused = containerd.pull(&closed, None).await.unwrap_err().to_string();
-    assert!(
-        refused.starts_with(&format!("failed to pull image \"{closed}\": unauthorized: ")),
-        "{refused}"
-    );
-    let auth = RegistryAuth {
-        username: "user".into(),
-        password: "secret".into(),
-    };
-    assert_eq!(
-        containerd.pull(&closed, Some(&auth)).await.unwrap().reference,
-        closed
-    );
+    assert!(refused.starts_with(&format!("failed to pull image \"{closed}\": unauthorized: ")), "{refused}");
+    let auth = RegistryAuth { username: "user".into(), password: "secret".into() };
+    assert_eq!(containerd.pull(&closed, Some(&auth)).await.unwrap().reference, closed);
 
-    let missing = containerd
-        .pull(&format!("{registry}/open/none:1"), None)
-        .await
-        .unwrap_err()
-        .to_string();
+    let missing = containerd.pull(&format!("{registry}/open/none:1"), None).await.unwrap_err().to_string();
     assert!(missing.contains("\": not found: "), "{missing}");
     let invalid = containerd.pull("Not/A Name", None).await.unwrap_err();
     assert!(matches!(invalid, RuntimeError::InvalidImageName(_)));

@@ -5,7 +5,13 @@ use std::sync::Arc;
 
 use super::{Decision, FOREGROUND, Graph, Node, ORPHAN};
 
-fn object(kind: &Arc<Kind>, name: &str, owners: &[(&str, bool)], finalizers: &[&str], deleting: bool) -> Node {
+fn object(
+    kind: &Arc<Kind>,
+    name: &str,
+    owners: &[(&str, bool)],
+    finalizers: &[&str],
+    deleting: bool,
+) -> Node {
     let owner = |(name, blocks): &(&str, bool)| OwnerReference {
         api_version: "v1".into(),
         kind: "ConfigMap".into(),
