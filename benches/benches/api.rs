@@ -244,8 +244,9 @@ fn report(what: &str, requests: usize, took: Duration, samples: &mut [Duration],
 async fn watches(host: &str, watchers: usize, kubernetes: &str) -> anyhow::Result<()> {
     const CHANGES: usize = 50;
     let mut connection = Connection::open(host).await?;
-    let (_, list) =
-        connection.send(Method::GET, &format!("/api/v1/namespaces/{NAMESPACE}/pods?limit=1"), Bytes::new()).await?;
+    let (_, list) = connection
+        .send(Method::GET, &format!("/api/v1/namespaces/{NAMESPACE}/pods?limit=1"), Bytes::new())
+        .await?;
     let list: serde_json::Value = serde_json::from_slice(&list)?;
     let version = list["metadata"]["resourceVersion"].as_str().context("a version")?.to_owned();
     let mut tasks = JoinSet::new();
@@ -267,7 +268,8 @@ async fn watches(host: &str, watchers: usize, kubernetes: &str) -> anyhow::Resul
     }
     let mut sent = Vec::new();
     for index in 0..CHANGES {
-        let patch = json!({ "metadata": { "labels": { "turn": format!("{watchers}-{index}") } } }).to_string();
+        let patch =
+            json!({ "metadata": { "labels": { "turn": format!("{watchers}-{index}") } } }).to_string();
         let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/c1-{index}");
         sent.push(Instant::now());
         let (status, _) = patch_merge(&mut connection, &path, patch).await?;
@@ -280,7 +282,11 @@ async fn watches(host: &str, watchers: usize, kubernetes: &str) -> anyhow::Resul
         samples.extend(times??.iter().zip(&sent).map(|(seen, sent)| seen.duration_since(*sent)));
     }
     let (p50, p99) = (percentile(&mut samples, 50.0), percentile(&mut samples, 99.0));
-    line(&format!("watch delivery, {watchers} watchers, p50 / p99"), &format!("{} / {}", ms(p50), ms(p99)), kubernetes);
+    line(
+        &format!("watch delivery, {watchers} watchers, p50 / p99"),
+        &format!("{} / {}", ms(p50), ms(p99)),
+        kubernetes,
+    );
     Ok(())
 }
 

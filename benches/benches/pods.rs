@@ -1,2 +1,221 @@
-//! Placeholder until written below.
-fn main() {}
+//! Pods on a node, from the POST to Running and from the DELETE to gone, beside what containerd needs for the same
+//! container. Needs a cluster: `cargo xtask cluster-up --release --name bench`, then `KUBECONFIG=… cargo bench …`.
+#![allow(clippy::print_stdout)]
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::Method;
+use http_body_util::BodyExt;
+use minik8s_benches::http_client::Connection;
+use minik8s_benches::numbers::{line, ms, percentile};
+use serde_json::{Value, json};
+
+const PODS: usize = 30;
+const BASE: &str = "/api/v1/namespaces/default/pods";
+/// Nothing takes that long.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn main() -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let host = server()?;
+        println!("{:<58} {:>22}   Kubernetes 1.20, 2 cores", "", "here");
+        one_by_one(&host).await?;
+        together(&host).await?;
+        graceless(&host).await?;
+        floor()
+    })
+}
+
+/// `HOST:PORT` of the kubeconfig's server.
+fn server() -> anyhow::Result<String> {
+    let path =
+        std::env::var("KUBECONFIG").context("set KUBECONFIG to a cluster's; see cargo xtask cluster-up")?;
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let url = text
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("server: http://"))
+        .context("no http server in it")?;
+    Ok(url.to_owned())
+}
+
+/// A pod whose container ends on SIGTERM, or does not.
+fn pod(name: &str, obeys: bool) -> Bytes {
+    let trap = if obeys { "exit 0" } else { "" };
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+        "spec": { "containers": [{
+            "name": "main", "image": "localhost/busybox:1",
+            "command": ["sh", "-c", format!("trap '{trap}' TERM; while true; do sleep 1000 & wait; done")],
+        }] },
+    })
+    .to_string()
+    .into()
+}
+
+/// Events of all pods, from now on.
+struct Watch {
+    _connection: Connection,
+    body: hyper::body::Incoming,
+    rest: Vec<u8>,
+}
+
+impl Watch {
+    async fn start(host: &str) -> anyhow::Result<Self> {
+        let mut connection = Connection::open(host).await?;
+        let (_, list) = connection.send(Method::GET, &format!("{BASE}?limit=1"), Bytes::new()).await?;
+        let list: Value = serde_json::from_slice(&list)?;
+        let version = list["metadata"]["resourceVersion"].as_str().context("a version")?;
+        let path = format!("{BASE}?watch=1&resourceVersion={version}");
+        let body = connection.start(Method::GET, &path, Bytes::new()).await?.into_body();
+        Ok(Self { _connection: connection, body, rest: Vec::new() })
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Value> {
+        loop {
+            if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = self.rest.drain(..=end).collect();
+                return Ok(serde_json::from_slice(&line)?);
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.context("nothing happens")?;
+            let Some(frame) = frame else { bail!("the watch ended") };
+            self.rest.extend(frame?.into_data().unwrap_or_default());
+        }
+    }
+
+    /// Waits until `seen` says so of an event, and gives the pod's name.
+    async fn until(&mut self, seen: impl Fn(&str, &Value) -> bool) -> anyhow::Result<String> {
+        loop {
+            let event = self.next().await?;
+            let type_ = event["type"].as_str().unwrap_or_default().to_owned();
+            if seen(&type_, &event["object"]) {
+                return Ok(event["object"]["metadata"]["name"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+    }
+}
+
+fn runs(_: &str, pod: &Value) -> bool {
+    pod["status"]["phase"] == "Running"
+}
+
+async fn post(connection: &mut Connection, name: &str, obeys: bool) -> anyhow::Result<()> {
+    let (status, body) = connection.send(Method::POST, BASE, pod(name, obeys)).await?;
+    anyhow::ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+    Ok(())
+}
+
+async fn delete(connection: &mut Connection, name: &str, grace: u32) -> anyhow::Result<()> {
+    let path = format!("{BASE}/{name}?gracePeriodSeconds={grace}");
+    let (status, _) = connection.send(Method::DELETE, &path, Bytes::new()).await?;
+    anyhow::ensure!(status.is_success(), "{status}");
+    Ok(())
+}
+
+fn report(what: &str, samples: &mut [Duration], kubernetes: &str) {
+    let text = format!("{} / {}", ms(percentile(samples, 50.0)), ms(percentile(samples, 99.0)));
+    line(&format!("{what}, p50 / p99 of {}", samples.len()), &text, kubernetes);
+}
+
+async fn one_by_one(host: &str) -> anyhow::Result<()> {
+    let mut connection = Connection::open(host).await?;
+    let mut watch = Watch::start(host).await?;
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    for index in 0..PODS {
+        let name = format!("bench-{index}");
+        let began = Instant::now();
+        post(&mut connection, &name, true).await?;
+        watch.until(|t, p| p["metadata"]["name"] == *name && runs(t, p)).await?;
+        up.push(began.elapsed());
+        let began = Instant::now();
+        delete(&mut connection, &name, 30).await?;
+        watch.until(|t, p| t == "DELETED" && p["metadata"]["name"] == *name).await?;
+        down.push(began.elapsed());
+    }
+    report("POST to Running, one at a time", &mut up, "370-1 080 ms");
+    report("DELETE to gone, exits on TERM", &mut down, "4 300-6 700 ms");
+    Ok(())
+}
+
+async fn together(host: &str) -> anyhow::Result<()> {
+    let mut connection = Connection::open(host).await?;
+    let mut watch = Watch::start(host).await?;
+    let began = Instant::now();
+    for index in 0..PODS {
+        post(&mut connection, &format!("many-{index}"), true).await?;
+    }
+    let mut running = std::collections::BTreeSet::new();
+    let mut samples = Vec::new();
+    while running.len() < PODS {
+        if running.insert(watch.until(runs).await?) {
+            samples.push(began.elapsed());
+        }
+    }
+    line(&format!("{PODS} pods at once, all Running"), &ms(began.elapsed()), "3 100-4 500 ms (best)");
+    let began = Instant::now();
+    for index in 0..PODS {
+        delete(&mut connection, &format!("many-{index}"), 30).await?;
+    }
+    let mut gone = 0;
+    while gone < PODS {
+        watch.until(|t, _| t == "DELETED").await?;
+        gone += 1;
+    }
+    line(&format!("{PODS} pods deleted at once, all gone"), &ms(began.elapsed()), "");
+    Ok(())
+}
+
+async fn graceless(host: &str) -> anyhow::Result<()> {
+    let mut connection = Connection::open(host).await?;
+    let mut watch = Watch::start(host).await?;
+    let mut samples = Vec::new();
+    for index in 0..5 {
+        let name = format!("deaf-{index}");
+        post(&mut connection, &name, false).await?;
+        watch.until(|t, p| p["metadata"]["name"] == *name && runs(t, p)).await?;
+        let began = Instant::now();
+        delete(&mut connection, &name, 1).await?;
+        watch.until(|t, p| t == "DELETED" && p["metadata"]["name"] == *name).await?;
+        samples.push(began.elapsed());
+    }
+    report("DELETE to gone, grace 1 s, TERM ignored", &mut samples, "6 200-8 500 ms");
+    Ok(())
+}
+
+/// containerd alone: its own client runs the same image in the same node.
+fn floor() -> anyhow::Result<()> {
+    let cluster = std::env::var("CLUSTER").unwrap_or_else(|_| "bench".to_owned());
+    let xtask = std::env::var("XTASK").unwrap_or_else(|_| "target/debug/xtask".to_owned());
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a workspace")?;
+    let ctr = |args: &[&str]| -> anyhow::Result<bool> {
+        let mut command = Command::new(&xtask);
+        command
+            .current_dir(root)
+            .args(["node", "n1", "--name", &cluster, "--", "ctr", "-n", "k8s.io"])
+            .args(args);
+        Ok(command.output().with_context(|| xtask.clone())?.status.success())
+    };
+    let mut bare = Vec::new();
+    let mut samples = Vec::new();
+    for index in 0..10 {
+        let name = format!("floor-{index}");
+        let began = Instant::now();
+        anyhow::ensure!(ctr(&["version"])?, "ctr does not run in node n1 of cluster {cluster}");
+        bare.push(began.elapsed());
+        let began = Instant::now();
+        anyhow::ensure!(
+            ctr(&["run", "-d", "localhost/busybox:1", &name, "sleep", "1000"])?,
+            "ctr run failed"
+        );
+        samples.push(began.elapsed());
+        ctr(&["task", "kill", "-s", "KILL", &name])?;
+        while !ctr(&["container", "rm", &name])? {}
+    }
+    let idle = percentile(&mut bare, 50.0);
+    let run = percentile(&mut samples, 50.0).saturating_sub(idle);
+    line("containerd alone: ctr run, less ctr itself, p50 of 10", &ms(run), "");
+    Ok(())
+}

@@ -49,6 +49,7 @@ impl Connection {
         content_type: &str,
         body: Bytes,
     ) -> anyhow::Result<http::Response<Incoming>> {
+        self.sender.ready().await?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -62,7 +63,12 @@ impl Connection {
     ///
     /// # Errors
     /// The connection has ended.
-    pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> anyhow::Result<(StatusCode, Bytes)> {
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> anyhow::Result<(StatusCode, Bytes)> {
         self.send_as(method, path, "application/json", body).await
     }
 

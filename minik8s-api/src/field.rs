@@ -21,11 +21,7 @@ impl FieldPath {
     /// The field `name` below this one.
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
-        if self.0.is_empty() {
-            Self::new(name)
-        } else {
-            Self(format!("{}.{name}", self.0))
-        }
+        if self.0.is_empty() { Self::new(name) } else { Self(format!("{}.{name}", self.0)) }
     }
 
     /// The element `index` of this list.
@@ -190,22 +186,12 @@ impl FieldErrors {
 
     /// `path` may have at most `max` bytes.
     pub fn too_long(&mut self, path: FieldPath, max: usize) {
-        self.push(
-            path,
-            Fault::TooLong,
-            None,
-            format!("may not be more than {max} bytes"),
-        );
+        self.push(path, Fault::TooLong, None, format!("may not be more than {max} bytes"));
     }
 
     /// `path` may have at most `max` elements.
     pub fn too_many(&mut self, path: FieldPath, got: usize, max: usize) {
-        self.push(
-            path,
-            Fault::TooMany,
-            Some(got.to_string()),
-            format!("must have at most {max} items"),
-        );
+        self.push(path, Fault::TooMany, Some(got.to_string()), format!("must have at most {max} items"));
     }
 
     /// `path` names `value`, which does not exist.
@@ -219,12 +205,7 @@ impl FieldErrors {
     }
 
     fn push(&mut self, path: FieldPath, fault: Fault, value: Option<String>, detail: impl Into<String>) {
-        self.0.push(FieldError {
-            path,
-            fault,
-            value,
-            detail: detail.into(),
-        });
+        self.0.push(FieldError { path, fault, value, detail: detail.into() });
     }
 }
 

@@ -72,7 +72,6 @@ impl Column {
 pub type Cell = Value;
 
 type DecodeFn = Box<dyn Fn(&[u8]) -> Result<Decoded, DecodeError> + Send + Sync>;
-type DecodeValueFn = Box<dyn Fn(&Value) -> Result<Decoded, DecodeError> + Send + Sync>;
 type DefaultFn = Box<dyn Fn(&mut dyn Object) + Send + Sync>;
 type ValidateFn = Box<dyn Fn(&dyn Object) -> FieldErrors + Send + Sync>;
 type ValidateUpdateFn = Box<dyn Fn(&dyn Object, &dyn Object) -> FieldErrors + Send + Sync>;
@@ -123,7 +122,6 @@ pub struct Kind {
     /// Columns of its table.
     pub columns: Vec<Column>,
     decode: DecodeFn,
-    decode_value: DecodeValueFn,
     defaults: Option<DefaultFn>,
     prepare: Option<CreateFn>,
     validate: Option<ValidateFn>,
@@ -154,13 +152,7 @@ impl Kind {
                 grace: None,
                 generation: false,
                 columns: vec![Column::name(), Column::age()],
-                decode: Box::new(|bytes| {
-                    let mut json = serde_json::Deserializer::from_slice(bytes);
-                    let decoded = decode::<K, _>(&mut json)?;
-                    json.end().map_err(|e| DecodeError::new("", e.to_string()))?;
-                    Ok(decoded)
-                }),
-                decode_value: Box::new(|value| decode::<K, _>(value)),
+                decode: Box::new(decode::<K>),
                 defaults: None,
                 prepare: None,
                 validate: None,
@@ -204,7 +196,8 @@ impl Kind {
     /// # Errors
     /// A field has the wrong type; the error names it.
     pub fn decode_value(&self, value: &Value) -> Result<Decoded, DecodeError> {
-        (self.decode_value)(value)
+        // Through text: reading trees too would double the code of every kind, which is what takes long to compile.
+        self.decode(value.to_string().as_bytes())
     }
 
     /// Fills in what was left out, as Kubernetes does.
@@ -228,20 +221,14 @@ impl Kind {
 
     /// What is wrong with `new` in place of `old`: changes of immutable fields.
     pub fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> FieldErrors {
-        self.validate_update
-            .as_ref()
-            .map(|f| f(new, old))
-            .unwrap_or_default()
+        self.validate_update.as_ref().map(|f| f(new, old)).unwrap_or_default()
     }
 
     /// The object's row of the table, one cell a column.
     pub fn row(&self, object: &dyn Object, now: Timestamp) -> Vec<Cell> {
         match &self.row {
             Some(row) => row(object, now),
-            None => vec![
-                object.metadata().name.clone().unwrap_or_default().into(),
-                age(object, now).into(),
-            ],
+            None => vec![object.metadata().name.clone().unwrap_or_default().into(), age(object, now).into()],
         }
     }
 
@@ -249,16 +236,10 @@ impl Kind {
     pub fn selectable_field(&self, object: &dyn Object, path: &str) -> Option<String> {
         match path {
             "metadata.name" => object.metadata().name.clone().or_else(|| Some(String::new())),
-            "metadata.namespace" if self.namespaced => object
-                .metadata()
-                .namespace
-                .clone()
-                .or_else(|| Some(String::new())),
-            _ => self
-                .fields
-                .iter()
-                .find(|(name, _)| name == path)
-                .map(|(_, f)| f(object)),
+            "metadata.namespace" if self.namespaced => {
+                object.metadata().namespace.clone().or_else(|| Some(String::new()))
+            }
+            _ => self.fields.iter().find(|(name, _)| name == path).map(|(_, f)| f(object)),
         }
     }
 
@@ -393,9 +374,7 @@ impl<K: Resource> KindBuilder<K> {
 
     /// A field that field selectors may name.
     pub fn selectable(mut self, path: &'static str, f: fn(&K) -> String) -> Self {
-        self.kind
-            .fields
-            .push((path.into(), Box::new(move |o| f(typed(o)))));
+        self.kind.fields.push((path.into(), Box::new(move |o| f(typed(o)))));
         self
     }
 
@@ -404,11 +383,8 @@ impl<K: Resource> KindBuilder<K> {
     where
         K: schemars::JsonSchema,
     {
-        self.kind.schema = Some(Box::new(|| {
-            schemars::SchemaGenerator::default()
-                .into_root_schema_for::<K>()
-                .to_value()
-        }));
+        self.kind.schema =
+            Some(Box::new(|| schemars::SchemaGenerator::default().into_root_schema_for::<K>().to_value()));
         self
     }
 
@@ -419,15 +395,11 @@ impl<K: Resource> KindBuilder<K> {
 }
 
 fn typed<K: Resource>(object: &dyn Object) -> &K {
-    object
-        .downcast_ref()
-        .expect("a kind is only given objects that it decoded")
+    object.downcast_ref().expect("a kind is only given objects that it decoded")
 }
 
 fn typed_mut<K: Resource>(object: &mut dyn Object) -> &mut K {
-    object
-        .downcast_mut()
-        .expect("a kind is only given objects that it decoded")
+    object.downcast_mut().expect("a kind is only given objects that it decoded")
 }
 
 /// How long ago the object was created, as `kubectl` words it; `<unknown>` before it has been.
@@ -445,11 +417,7 @@ pub fn human_duration(seconds: i64) -> String {
     const DAY: i64 = 24 * HOUR;
     const YEAR: i64 = 365 * DAY;
     let two = |big: i64, big_unit: &str, small: i64, small_unit: &str| {
-        if small == 0 {
-            format!("{big}{big_unit}")
-        } else {
-            format!("{big}{big_unit}{small}{small_unit}")
-        }
+        if small == 0 { format!("{big}{big_unit}") } else { format!("{big}{big_unit}{small}{small_unit}") }
     };
     match seconds {
         ..0 => "0s".to_owned(),

@@ -65,10 +65,7 @@ pub fn load(source: &str, text: &str) -> Result<Vec<Document>, ManifestErrors> {
         hint,
     };
     if text.len() > MAX_BYTES {
-        let message = format!(
-            "{} bytes are more than the {MAX_BYTES} that a manifest may have",
-            text.len()
-        );
+        let message = format!("{} bytes are more than the {MAX_BYTES} that a manifest may have", text.len());
         return Err(ManifestErrors(vec![error(0, 1, 1, message, None)]));
     }
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -95,11 +92,7 @@ pub fn load(source: &str, text: &str) -> Result<Vec<Document>, ManifestErrors> {
             }
         }
     }
-    if errors.is_empty() {
-        Ok(documents)
-    } else {
-        Err(ManifestErrors(errors))
-    }
+    if errors.is_empty() { Ok(documents) } else { Err(ManifestErrors(errors)) }
 }
 
 /// The text of one document.
@@ -119,26 +112,15 @@ struct Bad {
 
 /// Divides `text` at the lines of `---`. Parts without content are left out.
 fn split(text: &str) -> Vec<Part> {
-    let mut parts = vec![Part {
-        text: String::new(),
-        line: 1,
-    }];
+    let mut parts = vec![Part { text: String::new(), line: 1 }];
     for (i, line) in text.split_inclusive('\n').enumerate() {
-        let marker = |m: &str| {
-            line.strip_prefix(m)
-                .filter(|r| r.is_empty() || r.starts_with([' ', '\t', '\r', '\n']))
-        };
+        let marker =
+            |m: &str| line.strip_prefix(m).filter(|r| r.is_empty() || r.starts_with([' ', '\t', '\r', '\n']));
         if let Some(rest) = marker("---") {
             // What stands behind the marker belongs to the new document.
-            parts.push(Part {
-                text: format!("   {rest}"),
-                line: i + 1,
-            });
+            parts.push(Part { text: format!("   {rest}"), line: i + 1 });
         } else if marker("...").is_some() {
-            parts.push(Part {
-                text: "\n".to_owned(),
-                line: i + 1,
-            });
+            parts.push(Part { text: "\n".to_owned(), line: i + 1 });
         } else if let Some(part) = parts.last_mut() {
             part.text.push_str(line);
         }
@@ -171,14 +153,12 @@ impl Part {
         let mut deserializer = serde_json::Deserializer::from_str(&self.text);
         let mut values = Vec::new();
         while values.is_empty() || deserializer.end().is_err() {
-            let value = Node::new(budget)
-                .deserialize(&mut deserializer)
-                .map_err(|e| Bad {
-                    line: self.line + e.line().saturating_sub(1),
-                    column: e.column(),
-                    message: without_place(&e.to_string()),
-                    hint: None,
-                })?;
+            let value = Node::new(budget).deserialize(&mut deserializer).map_err(|e| Bad {
+                line: self.line + e.line().saturating_sub(1),
+                column: e.column(),
+                message: without_place(&e.to_string()),
+                hint: None,
+            })?;
             values.push(value);
         }
         Ok(values)
@@ -192,17 +172,10 @@ impl Part {
                 let (line, column) = e.location().map_or((1, 1), |l| (l.line(), l.column()));
                 let around = self.text.lines().take(line + 1).skip(line.saturating_sub(2));
                 let tab = |l: &str| l[..l.len() - l.trim_start().len()].contains('\t');
-                let hint = around
-                    .into_iter()
-                    .any(tab)
-                    .then(|| "indent with spaces: YAML takes no tabs".to_owned());
+                let hint =
+                    around.into_iter().any(tab).then(|| "indent with spaces: YAML takes no tabs".to_owned());
                 let message = without_place(&e.to_string());
-                Err(Bad {
-                    line: self.line + line.saturating_sub(1),
-                    column,
-                    message,
-                    hint,
-                })
+                Err(Bad { line: self.line + line.saturating_sub(1), column, message, hint })
             }
         }
     }
@@ -230,17 +203,11 @@ fn objects(value: Value) -> Result<Vec<Value>, Complaint> {
         return Err((format!("expected an object, found {found}"), None));
     };
     let text = |fields: &serde_json::Map<String, Value>, key: &str| {
-        fields
-            .get(key)
-            .and_then(Value::as_str)
-            .filter(|s| !s.is_empty())
-            .map(str::to_owned)
+        fields.get(key).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned)
     };
     let (api_version, kind) = (text(&fields, "apiVersion"), text(&fields, "kind"));
     let Some(kind) = kind else {
-        let near = fields
-            .keys()
-            .find(|k| k.eq_ignore_ascii_case("kind") && *k != "kind");
+        let near = fields.keys().find(|k| k.eq_ignore_ascii_case("kind") && *k != "kind");
         let hint = match near {
             Some(near) => format!("`{near}` must be written `kind`"),
             None => "every object says what it is, as in `kind: Pod`".to_owned(),
@@ -248,10 +215,7 @@ fn objects(value: Value) -> Result<Vec<Value>, Complaint> {
         return Err(("kind is missing".to_owned(), Some(hint)));
     };
     let Some(api_version) = api_version else {
-        return Err((
-            format!("apiVersion of the {kind} is missing"),
-            hint_of_version(&fields, &kind),
-        ));
+        return Err((format!("apiVersion of the {kind} is missing"), hint_of_version(&fields, &kind)));
     };
     if let Some(item_kind) = kind.strip_suffix("List")
         && let Some(Value::Array(items)) = fields.remove("items")
@@ -261,18 +225,12 @@ fn objects(value: Value) -> Result<Vec<Value>, Complaint> {
             if let Value::Object(fields) = &mut item
                 && !item_kind.is_empty()
             {
-                fields
-                    .entry("apiVersion")
-                    .or_insert_with(|| api_version.clone().into());
+                fields.entry("apiVersion").or_insert_with(|| api_version.clone().into());
                 fields.entry("kind").or_insert_with(|| item_kind.into());
             }
             objects(item)
         };
-        return Ok(items
-            .into_iter()
-            .map(complete)
-            .collect::<Result<Vec<_>, _>>()?
-            .concat());
+        return Ok(items.into_iter().map(complete).collect::<Result<Vec<_>, _>>()?.concat());
     }
     let mut value = Value::Object(fields);
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
@@ -299,9 +257,8 @@ fn octal_modes(value: &mut Value, in_volumes: bool) {
             for (key, value) in fields {
                 match value {
                     Value::String(text) if in_volumes && matches!(key.as_str(), "mode" | "defaultMode") => {
-                        let octal = text
-                            .strip_prefix('0')
-                            .and_then(|digits| i32::from_str_radix(digits, 8).ok());
+                        let octal =
+                            text.strip_prefix('0').and_then(|digits| i32::from_str_radix(digits, 8).ok());
                         if let Some(mode) = octal {
                             *value = mode.into();
                         }

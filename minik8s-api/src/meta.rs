@@ -27,11 +27,9 @@ pub fn validate(meta: &ObjectMeta, kind: &Kind) -> FieldErrors {
         "" => errors.required(path.child("name"), "name or generateName is required"),
         given => {
             // Every name is a segment of a URL, whatever else its kind allows.
-            for wrong in if name::path_segment(given).is_empty() {
-                check(given)
-            } else {
-                name::path_segment(given)
-            } {
+            for wrong in
+                if name::path_segment(given).is_empty() { check(given) } else { name::path_segment(given) }
+            {
                 errors.invalid(path.child("name"), given, wrong);
             }
         }
@@ -57,12 +55,7 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, kind: &Kind) -> Field
     let path = FieldPath::new("metadata");
     if old.deletion_timestamp.is_some() {
         let before: BTreeSet<_> = old.finalizers.iter().flatten().collect();
-        let added: Vec<_> = new
-            .finalizers
-            .iter()
-            .flatten()
-            .filter(|f| !before.contains(f))
-            .collect();
+        let added: Vec<_> = new.finalizers.iter().flatten().filter(|f| !before.contains(f)).collect();
         if !added.is_empty() {
             let list: Vec<_> = added.iter().map(|f| format!("{f:?}")).collect();
             errors.forbidden(
@@ -76,11 +69,7 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, kind: &Kind) -> Field
         }
     }
     if new.generation.unwrap_or(0) < old.generation.unwrap_or(0) {
-        errors.invalid(
-            path.child("generation"),
-            new.generation,
-            "must not be decremented",
-        );
+        errors.invalid(path.child("generation"), new.generation, "must not be decremented");
     }
     let mut same = |field: &str, new: &Option<String>, old: &Option<String>| {
         if new.as_deref().unwrap_or_default() != old.as_deref().unwrap_or_default() {
@@ -91,18 +80,10 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta, kind: &Kind) -> Field
     same("namespace", &new.namespace, &old.namespace);
     same("uid", &new.uid, &old.uid);
     if new.creation_timestamp != old.creation_timestamp {
-        errors.invalid(
-            path.child("creationTimestamp"),
-            &new.creation_timestamp,
-            IMMUTABLE,
-        );
+        errors.invalid(path.child("creationTimestamp"), &new.creation_timestamp, IMMUTABLE);
     }
     if new.deletion_timestamp != old.deletion_timestamp {
-        errors.invalid(
-            path.child("deletionTimestamp"),
-            &new.deletion_timestamp,
-            IMMUTABLE,
-        );
+        errors.invalid(path.child("deletionTimestamp"), &new.deletion_timestamp, IMMUTABLE);
     }
     if new.deletion_grace_period_seconds != old.deletion_grace_period_seconds {
         let value = new.deletion_grace_period_seconds;
@@ -135,11 +116,7 @@ fn masked(prefix: &str) -> String {
 fn changeable(meta: &ObjectMeta, kind: &Kind, path: &FieldPath) -> FieldErrors {
     let mut errors = FieldErrors::new();
     if let Some(generation) = meta.generation.filter(|&g| g < 0) {
-        errors.invalid(
-            path.child("generation"),
-            generation,
-            "must be greater than or equal to 0",
-        );
+        errors.invalid(path.child("generation"), generation, "must be greater than or equal to 0");
     }
     if let Some(map) = &meta.labels {
         errors.extend(labels(map, &path.child("labels")));
@@ -191,11 +168,7 @@ fn owner_references(owners: &[OwnerReference], path: &FieldPath) -> FieldErrors 
     for owner in owners {
         let version = owner.api_version.rsplit('/').next().unwrap_or_default();
         if version.is_empty() {
-            errors.invalid(
-                path.child("apiVersion"),
-                &owner.api_version,
-                "version must not be empty",
-            );
+            errors.invalid(path.child("apiVersion"), &owner.api_version, "version must not be empty");
         }
         for (field, value) in [("kind", &owner.kind), ("name", &owner.name), ("uid", &owner.uid)] {
             if value.is_empty() {
@@ -203,11 +176,7 @@ fn owner_references(owners: &[OwnerReference], path: &FieldPath) -> FieldErrors 
             }
         }
         if owner.api_version == "v1" && owner.kind == "Event" {
-            errors.invalid(
-                path.clone(),
-                owner,
-                "/v1, Kind=Event is disallowed from being an owner",
-            );
+            errors.invalid(path.clone(), owner, "/v1, Kind=Event is disallowed from being an owner");
         }
         if owner.controller == Some(true) {
             let this = format!("{}/{}", owner.kind, owner.name);

@@ -22,10 +22,7 @@ pub fn too_long(max: usize) -> String {
 /// A complaint that shows the pattern and names that fit it.
 fn pattern(words: &str, form: &str, examples: &[&str]) -> String {
     let examples: Vec<_> = examples.iter().map(|e| format!("'{e}', ")).collect();
-    format!(
-        "{words} (e.g. {}regex used for validation is '{form}')",
-        examples.join(" or ")
-    )
+    format!("{words} (e.g. {}regex used for validation is '{form}')", examples.join(" or "))
 }
 
 fn is_lower_alnum(c: u8) -> bool {
@@ -82,11 +79,7 @@ pub fn dns_1035_label(name: &str) -> Vec<String> {
     if !is_label(name) || name.as_bytes()[0].is_ascii_digit() {
         let words = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an \
                      alphabetic character, and end with an alphanumeric character";
-        wrong.push(pattern(
-            words,
-            "[a-z]([-a-z0-9]*[a-z0-9])?",
-            &["my-name", "abc-123"],
-        ));
+        wrong.push(pattern(words, "[a-z]([-a-z0-9]*[a-z0-9])?", &["my-name", "abc-123"]));
     }
     wrong
 }
@@ -108,11 +101,7 @@ pub fn qualified(name: &str) -> Vec<String> {
             part
         }
         Some((prefix, part)) => {
-            wrong.extend(
-                dns_subdomain(prefix)
-                    .into_iter()
-                    .map(|w| format!("prefix part {w}")),
-            );
+            wrong.extend(dns_subdomain(prefix).into_iter().map(|w| format!("prefix part {w}")));
             part
         }
     };
@@ -122,10 +111,7 @@ pub fn qualified(name: &str) -> Vec<String> {
         wrong.push(format!("name part {}", too_long(LABEL_MAX)));
     }
     if !is_name_part(part) {
-        wrong.push(format!(
-            "name part {}",
-            pattern(QUALIFIED_WORDS, QUALIFIED_FORM, &examples)
-        ));
+        wrong.push(format!("name part {}", pattern(QUALIFIED_WORDS, QUALIFIED_FORM, &examples)));
     }
     wrong
 }
@@ -137,15 +123,8 @@ pub fn label_value(value: &str) -> Vec<String> {
         wrong.push(too_long(LABEL_MAX));
     }
     if !value.is_empty() && !is_name_part(value) {
-        let words = format!(
-            "a valid label must be an empty string or {}",
-            &QUALIFIED_WORDS["must ".len()..]
-        );
-        wrong.push(pattern(
-            &words,
-            &format!("({QUALIFIED_FORM})?"),
-            &["MyValue", "my_value", "12345"],
-        ));
+        let words = format!("a valid label must be an empty string or {}", &QUALIFIED_WORDS["must ".len()..]);
+        wrong.push(pattern(&words, &format!("({QUALIFIED_FORM})?"), &["MyValue", "my_value", "12345"]));
     }
     wrong
 }
@@ -156,12 +135,7 @@ pub fn path_segment(name: &str) -> Vec<String> {
     if name == "." || name == ".." {
         wrong.push(format!("may not be '{name}'"));
     }
-    wrong.extend(
-        ['/', '%']
-            .iter()
-            .filter(|&&c| name.contains(c))
-            .map(|c| format!("may not contain '{c}'")),
-    );
+    wrong.extend(['/', '%'].iter().filter(|&&c| name.contains(c)).map(|c| format!("may not contain '{c}'")));
     wrong
 }
 
@@ -202,11 +176,7 @@ pub fn env_var(name: &str) -> Vec<String> {
     }
     let words =
         "a valid environment variable name must consist only of printable ASCII characters other than '='";
-    vec![pattern(
-        words,
-        "^[ -<>-~]+$",
-        &["my.env-name", "MY_ENV.NAME", "MyEnvName1"],
-    )]
+    vec![pattern(words, "^[ -<>-~]+$", &["my.env-name", "MY_ENV.NAME", "MyEnvName1"])]
 }
 
 /// What is wrong with `key` as a key of a ConfigMap's or Secret's data: it becomes the name of a file.
@@ -215,17 +185,9 @@ pub fn data_key(key: &str) -> Vec<String> {
     if key.len() > SUBDOMAIN_MAX {
         wrong.push(too_long(SUBDOMAIN_MAX));
     }
-    if key.is_empty()
-        || !key
-            .bytes()
-            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'))
-    {
+    if key.is_empty() || !key.bytes().all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.')) {
         let words = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'";
-        wrong.push(pattern(
-            words,
-            "[-._a-zA-Z0-9]+",
-            &["key.name", "KEY_NAME", "key-name"],
-        ));
+        wrong.push(pattern(words, "[-._a-zA-Z0-9]+", &["key.name", "KEY_NAME", "key-name"]));
     }
     if key == "." || key == ".." {
         wrong.push(format!("must not be '{key}'"));
@@ -272,16 +234,8 @@ mod tests {
         type Check = fn(&str) -> Vec<String>;
         let long = "a".repeat(64);
         let cases: [(Check, &[&str], &[&str]); 8] = [
-            (
-                dns_label,
-                &["a", "0", "a-b", &long[..63]],
-                &["", "-a", "a-", "a.b", "A", "é", &long],
-            ),
-            (
-                dns_subdomain,
-                &["a", "a.b", "0.a-b"],
-                &["", ".", "a.", ".a", "a..b", "a_b", &"a".repeat(254)],
-            ),
+            (dns_label, &["a", "0", "a-b", &long[..63]], &["", "-a", "a-", "a.b", "A", "é", &long]),
+            (dns_subdomain, &["a", "a.b", "0.a-b"], &["", ".", "a.", ".a", "a..b", "a_b", &"a".repeat(254)]),
             (dns_1035_label, &["a", "a1"], &["1a", "", "a-"]),
             (
                 qualified,
@@ -290,16 +244,8 @@ mod tests {
             ),
             (label_value, &["", "A", "a.b_c-d"], &[".", "a-", "a b", &long]),
             (path_segment, &["system:node", "a b"], &[".", "..", "a/b", "50%"]),
-            (
-                port_name,
-                &["http", "a-1"],
-                &["", "1", "a--b", "-a", "Http", "abcdefghijklmnop"],
-            ),
-            (
-                data_key,
-                &["a", ".a", "A_b-c.d", "a..b"],
-                &["", ".", "..", "..a", "a/b"],
-            ),
+            (port_name, &["http", "a-1"], &["", "1", "a--b", "-a", "Http", "abcdefghijklmnop"]),
+            (data_key, &["a", ".a", "A_b-c.d", "a..b"], &["", ".", "..", "..a", "a/b"]),
         ];
         for (i, (check, good, bad)) in cases.into_iter().enumerate() {
             for name in good {

@@ -118,10 +118,7 @@ pub struct DecodeError {
 impl DecodeError {
     /// An error at the field `path` (empty for the document as a whole).
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            path: path.into(),
-            message: message.into(),
-        }
+        Self { path: path.into(), message: message.into() }
     }
 
     /// Where the error is, as a field path such as `spec.containers[0].image`; empty for the whole document.
@@ -135,24 +132,19 @@ impl DecodeError {
     }
 }
 
-/// Reads a `K`, noting fields that `K` does not have.
-pub(crate) fn decode<'de, K, D>(deserializer: D) -> Result<Decoded, DecodeError>
-where
-    K: Resource,
-    D: serde::Deserializer<'de, Error: fmt::Display>,
-{
+/// Reads a `K` from JSON text, noting fields that `K` does not have.
+pub(crate) fn decode<K: Resource>(json: &[u8]) -> Result<Decoded, DecodeError> {
+    let mut json = serde_json::Deserializer::from_slice(json);
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(deserializer, &mut track);
+    let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
     // Not a closure of its own type: that would compile every nested type once per kind that holds it.
     let mut note = |path: serde_ignored::Path<'_>| unknown.push(dotted(&path));
     let note: &mut dyn FnMut(serde_ignored::Path<'_>) = &mut note;
     let object: K = serde_ignored::deserialize(tracked, note)
         .map_err(|e| DecodeError::new(track.path().to_string(), e.to_string()))?;
-    Ok(Decoded {
-        object: Box::new(object),
-        unknown,
-    })
+    json.end().map_err(|e| DecodeError::new("", e.to_string()))?;
+    Ok(Decoded { object: Box::new(object), unknown })
 }
 
 /// `a.b[0].c` from serde_ignored's `a.b.0.?.c`.

@@ -60,10 +60,8 @@ pub fn v2_protobuf(registry: &Registry) -> Vec<u8> {
 
 /// The index of the OpenAPI version 3 documents: `GET /openapi/v3`. Its hashes change with what they stand for.
 pub fn v3_index(registry: &Registry) -> Value {
-    let versions: BTreeSet<_> = registry
-        .iter()
-        .map(|k| (k.group.to_string(), k.version.to_string()))
-        .collect();
+    let versions: BTreeSet<_> =
+        registry.iter().map(|k| (k.group.to_string(), k.version.to_string())).collect();
     let mut paths = Map::new();
     for (group, version) in versions {
         let Some(document) = v3(registry, &group, &version) else {
@@ -80,10 +78,7 @@ pub fn v3_index(registry: &Registry) -> Value {
 /// The OpenAPI version 3 document of one group and version: `GET /openapi/v3/apis/GROUP/VERSION`, or
 /// `GET /openapi/v3/api/v1` for the core group, which is empty. `None` if there are no such kinds.
 pub fn v3(registry: &Registry, group: &str, version: &str) -> Option<Value> {
-    let kinds: Vec<_> = registry
-        .iter()
-        .filter(|k| k.group == group && k.version == version)
-        .collect();
+    let kinds: Vec<_> = registry.iter().filter(|k| k.group == group && k.version == version).collect();
     if kinds.is_empty() {
         return None;
     }
@@ -94,10 +89,7 @@ pub fn v3(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     }
     let schemas = definitions.written(Version::V3);
     debug_assert!(
-        schemas
-            .values()
-            .flat_map(references)
-            .all(|r| schemas.contains_key(&r)),
+        schemas.values().flat_map(references).all(|r| schemas.contains_key(&r)),
         "a reference leads nowhere"
     );
     Some(json!({"openapi": "3.0.0", "info": info(), "paths": paths, "components": {"schemas": schemas}}))
@@ -105,9 +97,7 @@ pub fn v3(registry: &Registry, group: &str, version: &str) -> Option<Value> {
 
 /// A hash that is the same in every process.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| {
-        (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]

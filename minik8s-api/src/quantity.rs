@@ -59,25 +59,16 @@ pub struct Quantity {
 
 impl Quantity {
     /// Nothing.
-    pub const ZERO: Self = Self {
-        nanos: 0,
-        format: Format::DecimalSi,
-    };
+    pub const ZERO: Self = Self { nanos: 0, format: Format::DecimalSi };
 
     /// `n` whole ones.
     pub fn new(n: i64, format: Format) -> Self {
-        Self {
-            nanos: i128::from(n) * NANO,
-            format,
-        }
+        Self { nanos: i128::from(n) * NANO, format }
     }
 
     /// `n` thousandths.
     pub fn from_milli(n: i64) -> Self {
-        Self {
-            nanos: i128::from(n) * (NANO / 1000),
-            format: Format::DecimalSi,
-        }
+        Self { nanos: i128::from(n) * (NANO / 1000), format: Format::DecimalSi }
     }
 
     /// Reads a quantity.
@@ -86,9 +77,7 @@ impl Quantity {
     /// It has another form, or an unknown suffix.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-        let end = unsigned
-            .find(|c: char| !c.is_ascii_digit() && c != '.')
-            .unwrap_or(unsigned.len());
+        let end = unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
         if number.is_empty() {
             return Err(QuantityError::Format);
@@ -99,16 +88,9 @@ impl Quantity {
         }
         let (unit, format) = unit(suffix)?;
         let mut nanos = scale(whole, fraction, unit);
-        let cap = if format == Format::BinarySi {
-            BINARY_MAX
-        } else {
-            DECIMAL_MAX
-        };
+        let cap = if format == Format::BinarySi { BINARY_MAX } else { DECIMAL_MAX };
         nanos = nanos.min(cap);
-        Ok(Self {
-            nanos: if text.starts_with('-') { -nanos } else { nanos },
-            format,
-        })
+        Ok(Self { nanos: if text.starts_with('-') { -nanos } else { nanos }, format })
     }
 
     /// The amount in whole ones, rounded away from zero; the nearest `i64` if it has more.
@@ -146,25 +128,14 @@ impl Quantity {
     }
 
     fn in_units(self, unit: i128) -> i64 {
-        let away = if self.nanos % unit == 0 {
-            0
-        } else {
-            self.nanos.signum()
-        };
+        let away = if self.nanos % unit == 0 { 0 } else { self.nanos.signum() };
         let units = self.nanos / unit + away;
         units.clamp(i64::MIN.into(), i64::MAX.into()) as i64
     }
 
     fn with(self, nanos: i128, other: &Self) -> Self {
-        let format = if self.nanos == 0 {
-            other.format
-        } else {
-            self.format
-        };
-        Self {
-            nanos: nanos.clamp(-DECIMAL_MAX, DECIMAL_MAX),
-            format,
-        }
+        let format = if self.nanos == 0 { other.format } else { self.format };
+        Self { nanos: nanos.clamp(-DECIMAL_MAX, DECIMAL_MAX), format }
     }
 }
 
@@ -247,14 +218,7 @@ impl fmt::Display for Quantity {
         match exponent {
             0 => write!(f, "{n}"),
             _ if exponents => write!(f, "{n}e{exponent}"),
-            _ => write!(
-                f,
-                "{n}{}",
-                DECIMAL
-                    .iter()
-                    .find(|(_, e)| *e == exponent)
-                    .map_or("", |(s, _)| s)
-            ),
+            _ => write!(f, "{n}{}", DECIMAL.iter().find(|(_, e)| *e == exponent).map_or("", |(s, _)| s)),
         }
     }
 }
@@ -282,18 +246,8 @@ impl From<Quantity> for ApiQuantity {
 }
 
 const BINARY: [&str; 6] = ["Ki", "Mi", "Gi", "Ti", "Pi", "Ei"];
-const DECIMAL: [(&str, i32); 10] = [
-    ("n", -9),
-    ("u", -6),
-    ("m", -3),
-    ("", 0),
-    ("k", 3),
-    ("M", 6),
-    ("G", 9),
-    ("T", 12),
-    ("P", 15),
-    ("E", 18),
-];
+const DECIMAL: [(&str, i32); 10] =
+    [("n", -9), ("u", -6), ("m", -3), ("", 0), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
 
 /// What one of the given number is.
 #[derive(Clone, Copy)]
@@ -317,18 +271,11 @@ fn unit(suffix: &str) -> Result<(Unit, Format), QuantityError> {
             }
             // An exponent that no i32 holds is beyond the cap, or below a billionth, like one of four digits.
             let limit = if exponent.starts_with('-') { -9999 } else { 9999 };
-            Ok((
-                Unit::PowerOfTen(exponent.parse().unwrap_or(limit)),
-                Format::DecimalExponent,
-            ))
+            Ok((Unit::PowerOfTen(exponent.parse().unwrap_or(limit)), Format::DecimalExponent))
         }
         None => {
             let known = |c: char| "eEinumkKMGTP+-".contains(c) || c.is_ascii_digit();
-            Err(if suffix.chars().all(known) {
-                QuantityError::Suffix
-            } else {
-                QuantityError::Format
-            })
+            Err(if suffix.chars().all(known) { QuantityError::Suffix } else { QuantityError::Format })
         }
     }
 }
@@ -352,10 +299,7 @@ fn scale(whole: &str, fraction: &str, unit: Unit) -> i128 {
             return 0;
         }
         let zeros = (point - kept as i64).clamp(0, 40) as u32;
-        return 10_i128
-            .checked_pow(zeros)
-            .and_then(|p| n.checked_mul(p))
-            .unwrap_or(i128::MAX);
+        return 10_i128.checked_pow(zeros).and_then(|p| n.checked_mul(p)).unwrap_or(i128::MAX);
     }
     // factor * 0.fraction, digit by digit; all that is left over rounds up.
     let (mut nanos, mut rest) = (0_i128, factor * NANO);
@@ -365,21 +309,13 @@ fn scale(whole: &str, fraction: &str, unit: Unit) -> i128 {
         rest /= 10;
         nanos += rest * i128::from(digit);
     }
-    let whole = number(&digits[..whole.len()])
-        .saturating_mul(factor)
-        .saturating_mul(NANO);
+    let whole = number(&digits[..whole.len()]).saturating_mul(factor).saturating_mul(NANO);
     whole.saturating_add(nanos).saturating_add(i128::from(leftover))
 }
 
 /// The number that `digits` write, as far as an `i128` goes.
 fn number(digits: &[u8]) -> i128 {
-    digits.iter().fold(0, |n, &d| {
-        if n > DECIMAL_MAX {
-            n
-        } else {
-            n * 10 + i128::from(d)
-        }
-    })
+    digits.iter().fold(0, |n, &d| if n > DECIMAL_MAX { n } else { n * 10 + i128::from(d) })
 }
 
 #[cfg(test)]

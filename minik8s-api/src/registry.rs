@@ -21,29 +21,27 @@ impl Registry {
 
     /// Adds a kind, replacing one of the same group, version and plural.
     pub fn register(&mut self, kind: Kind) -> Arc<Kind> {
-        let key = (
-            kind.group.to_string(),
-            kind.version.to_string(),
-            kind.plural.to_string(),
-        );
+        let key = (kind.group.to_string(), kind.version.to_string(), kind.plural.to_string());
         let kind = Arc::new(kind);
         self.kinds.insert(key, kind.clone());
         kind
     }
 
+    /// Takes a kind out.
+    pub fn remove(&mut self, group: &str, version: &str, plural: &str) -> Option<Arc<Kind>> {
+        self.kinds.remove(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+    }
+
     /// The kind at `/apis/GROUP/VERSION/PLURAL`; the core group is empty.
     pub fn by_path(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Kind>> {
         // A borrowed tuple of &str is no key of a map of Strings; the kinds of a server are a few dozen.
-        self.kinds
-            .get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
+        self.kinds.get(&(group.to_owned(), version.to_owned(), plural.to_owned()))
     }
 
     /// The kind that a manifest names by `apiVersion` and `kind`.
     pub fn by_kind(&self, api_version: &str, kind: &str) -> Option<&Arc<Kind>> {
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        self.kinds
-            .values()
-            .find(|k| k.group == group && k.version == version && k.kind == kind)
+        self.kinds.values().find(|k| k.group == group && k.version == version && k.kind == kind)
     }
 
     /// The kind of the Rust type `K`.

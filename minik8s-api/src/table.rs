@@ -36,10 +36,7 @@ fn name(metadata: &ObjectMeta) -> String {
 
 /// How long ago, in at most two units.
 fn since(time: Option<&Time>, now: Timestamp) -> String {
-    time.map_or_else(
-        || UNKNOWN.to_owned(),
-        |t| human_duration(now.as_second() - t.0.as_second()),
-    )
+    time.map_or_else(|| UNKNOWN.to_owned(), |t| human_duration(now.as_second() - t.0.as_second()))
 }
 
 fn age(metadata: &ObjectMeta, now: Timestamp) -> String {
@@ -83,15 +80,9 @@ fn selector(selector: Option<&LabelSelector>) -> String {
 
 /// The names and the images of a template's containers.
 fn containers(template: Option<&PodTemplateSpec>) -> [String; 2] {
-    let list = template
-        .and_then(|t| t.spec.as_ref())
-        .map(|s| s.containers.as_slice())
-        .unwrap_or_default();
+    let list = template.and_then(|t| t.spec.as_ref()).map(|s| s.containers.as_slice()).unwrap_or_default();
     let part = |f: fn(&Container) -> &str| list.iter().map(f).collect::<Vec<_>>().join(",");
-    [
-        part(|c| &c.name),
-        part(|c| c.image.as_deref().unwrap_or_default()),
-    ]
+    [part(|c| &c.name), part(|c| c.image.as_deref().unwrap_or_default())]
 }
 
 fn true_or_false(value: Option<bool>) -> String {

@@ -49,17 +49,23 @@ pub struct Connection {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make or change what manifests describe.
-    #[command(after_help = "Examples:\n  minik8s apply -f pod.yaml\n  cat pod.yaml | minik8s apply -f -\n  minik8s apply -f manifests/")]
+    #[command(
+        after_help = "Examples:\n  minik8s apply -f pod.yaml\n  cat pod.yaml | minik8s apply -f -\n  minik8s apply -f manifests/"
+    )]
     Apply(Files),
     /// Make what manifests describe; fails for what exists.
     Create(Files),
     /// Show objects.
-    #[command(after_help = "Examples:\n  minik8s get pods\n  minik8s get pod/web -o yaml\n  minik8s get pods,nodes -A -l app=web -w")]
+    #[command(
+        after_help = "Examples:\n  minik8s get pods\n  minik8s get pod/web -o yaml\n  minik8s get pods,nodes -A -l app=web -w"
+    )]
     Get(Get),
     /// Show one object and what happened to it.
     Describe(Describe),
     /// Delete objects.
-    #[command(after_help = "Examples:\n  minik8s delete pod web\n  minik8s delete -f pod.yaml\n  minik8s delete pods -l app=web --now")]
+    #[command(
+        after_help = "Examples:\n  minik8s delete pod web\n  minik8s delete -f pod.yaml\n  minik8s delete pods -l app=web --now"
+    )]
     Delete(Delete),
     /// Show what a container printed.
     Logs(Logs),

@@ -45,8 +45,7 @@ pub fn init_tracing(args: &Args) {
 /// A token that is cancelled by SIGTERM or SIGINT.
 pub fn shutdown() -> anyhow::Result<CancellationToken> {
     let token = CancellationToken::new();
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let cancel = token.clone();
     tokio::spawn(async move {
         tokio::select! {

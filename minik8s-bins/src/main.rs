@@ -34,8 +34,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> anyhow::Result<ExitCode> {
     let threads = if args.command.is_daemon() { daemon::WORKERS } else { 1 };
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let done = |()| ExitCode::SUCCESS;
     let result = runtime.block_on(async {
         match args.command {

@@ -99,8 +99,14 @@ pub async fn serve(
     config.pods_dir = options.node_dir.join("pods");
     config.logs_dir.clone_from(&options.log_dir);
     config.port = options.port;
-    let agent =
-        Agent::new(identity.name, client, runtime.clone(), runtime.clone(), Arc::new(Bridge(network)), config);
+    let agent = Agent::new(
+        identity.name,
+        client,
+        runtime.clone(),
+        runtime.clone(),
+        Arc::new(Bridge(network)),
+        config,
+    );
     let streaming = StreamingServer::new(agent.handle(), runtime);
     let address = SocketAddr::new(identity.address, options.port);
     let streaming = tokio::spawn(streaming.serve(address, shutdown.clone()));

@@ -48,7 +48,8 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     server.bootstrap().await?;
     let mut listeners = daemon::passed_on()?;
     for address in &args.listen {
-        listeners.push(Listener::bind(*address).await.with_context(|| format!("cannot listen on {address}"))?);
+        listeners
+            .push(Listener::bind(*address).await.with_context(|| format!("cannot listen on {address}"))?);
     }
     for listener in &listeners {
         tracing::info!(address = %listener.local_addr()?, "serving the Kubernetes API");

@@ -88,11 +88,7 @@ impl BridgeNetwork {
     /// Without the right to configure networks, among others.
     pub async fn open(config: BridgeConfig) -> Result<Self> {
         let pool = Pool::open(&config.state_dir, config.subnet)?;
-        let network = Self {
-            rtnl: Rtnl::here()?,
-            pool: Arc::new(Mutex::new(pool)),
-            config,
-        };
+        let network = Self { rtnl: Rtnl::here()?, pool: Arc::new(Mutex::new(pool)), config };
         let bridge = network.ensure().await?;
         network.remove_strays(bridge).await?;
         Ok(network)
@@ -110,13 +106,9 @@ impl BridgeNetwork {
     /// bridge's number.
     async fn ensure(&self) -> Result<u32> {
         let config = &self.config;
-        let bridge = self
-            .rtnl
-            .ensure_bridge(&config.bridge, mac_of(config.subnet.gateway()), config.mtu)
-            .await?;
-        self.rtnl
-            .add_address(bridge.index, config.subnet.gateway(), config.subnet.prefix())
-            .await?;
+        let bridge =
+            self.rtnl.ensure_bridge(&config.bridge, mac_of(config.subnet.gateway()), config.mtu).await?;
+        self.rtnl.add_address(bridge.index, config.subnet.gateway(), config.subnet.prefix()).await?;
         let forwarding = if config.subnet.network().is_ipv4() {
             "/proc/sys/net/ipv4/ip_forward"
         } else {
@@ -169,28 +161,17 @@ impl BridgeNetwork {
             let file = File::open(&netns).map_err(|error| Error::at(&netns, error))?;
             let namespace = file.as_raw_fd();
             let mac = mac_of(address);
-            let veth = Veth {
-                name: &port,
-                peer: POD_INTERFACE,
-                namespace,
-                mac,
-                mtu: config.mtu,
-            };
+            let veth = Veth { name: &port, peer: POD_INTERFACE, namespace, mac, mtu: config.mtu };
             self.rtnl.add_veth(&veth).await?;
             interface = inside.link(POD_INTERFACE).await?;
         }
-        self.rtnl
-            .set_port(&port, self.bridge().await?, &format!("{namespace}/{name}"))
-            .await?;
+        self.rtnl.set_port(&port, self.bridge().await?, &format!("{namespace}/{name}")).await?;
         let missing = || Error::io(POD_INTERFACE, std::io::Error::from(ErrorKind::NotFound));
         let index = interface.ok_or_else(missing)?.index;
         inside.set_up(index, config.mtu).await?;
         inside.add_address(index, address, config.subnet.prefix()).await?;
         inside.add_default_route(index, config.subnet.gateway()).await?;
-        Ok(Attachment {
-            netns,
-            addresses: vec![address],
-        })
+        Ok(Attachment { netns, addresses: vec![address] })
     }
 
     /// Takes away a pod's interface, its namespace and, at last, its address. A pod that has none is fine.
@@ -260,14 +241,8 @@ fn check(uid: &str) -> Result<()> {
     let sound = !uid.is_empty()
         && uid.len() <= 253
         && !uid.starts_with('.')
-        && uid
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
-    if sound {
-        Ok(())
-    } else {
-        Err(Error::InvalidUid(uid.to_owned()))
-    }
+        && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
+    if sound { Ok(()) } else { Err(Error::InvalidUid(uid.to_owned())) }
 }
 
 /// The node's end of a pod's interface: within the 15 characters that a name may have, the same for a pod whenever it is

@@ -41,26 +41,14 @@ impl Pool {
     pub fn open(dir: impl Into<PathBuf>, subnet: Subnet) -> Result<Self> {
         let dir = dir.into();
         fs::create_dir_all(&dir).map_err(|error| Error::at(&dir, error))?;
-        let mut pool = Self {
-            dir,
-            subnet,
-            owners: BTreeMap::new(),
-            addresses: BTreeMap::new(),
-            next: 0,
-        };
+        let mut pool = Self { dir, subnet, owners: BTreeMap::new(), addresses: BTreeMap::new(), next: 0 };
         for entry in fs::read_dir(&pool.dir).map_err(|error| Error::at(&pool.dir, error))? {
             let path = entry.map_err(|error| Error::at(&pool.dir, error))?.path();
-            let name = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .unwrap_or_default();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if name == LAST {
                 continue;
             }
-            let address = name
-                .parse()
-                .ok()
-                .filter(|&address| subnet.pod_number(address).is_some());
+            let address = name.parse().ok().filter(|&address| subnet.pod_number(address).is_some());
             let owner = fs::read_to_string(&path).map_err(|error| Error::at(&path, error))?;
             match address {
                 // A file that says nothing was cut off by a filesystem that renames before it writes.
@@ -72,9 +60,8 @@ impl Pool {
             }
         }
         let last = fs::read_to_string(pool.dir.join(LAST)).ok();
-        let last = last
-            .and_then(|text| text.trim().parse().ok())
-            .and_then(|address| subnet.pod_number(address));
+        let last =
+            last.and_then(|text| text.trim().parse().ok()).and_then(|address| subnet.pod_number(address));
         pool.next = last.map_or(0, |number| number + 1);
         Ok(pool)
     }
@@ -136,9 +123,7 @@ impl Pool {
 
     /// All owners and their addresses, ordered by owner.
     pub fn list(&self) -> impl Iterator<Item = (&str, IpAddr)> {
-        self.addresses
-            .iter()
-            .map(|(owner, address)| (owner.as_str(), *address))
+        self.addresses.iter().map(|(owner, address)| (owner.as_str(), *address))
     }
 
     fn put(&self, name: &str, text: &str, durable: bool) -> Result<()> {
@@ -146,13 +131,7 @@ impl Pool {
         let new = self.dir.join(format!("{name}{UNFINISHED}"));
         write(&new, text, durable)
             .and_then(|()| fs::rename(&new, &path))
-            .and_then(|()| {
-                if durable {
-                    File::open(&self.dir)?.sync_all()
-                } else {
-                    Ok(())
-                }
-            })
+            .and_then(|()| if durable { File::open(&self.dir)?.sync_all() } else { Ok(()) })
             .map_err(|error| Error::at(&path, error))
     }
 }

@@ -28,9 +28,7 @@ const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 pub async fn create(dir: &Path, name: &str) -> Result<PathBuf> {
     let path = dir.join(name);
     let (dir, made) = (dir.to_owned(), path.clone());
-    on_own_thread(move || create_here(&dir, &made))
-        .await
-        .map_err(|error| Error::at(&path, error))?;
+    on_own_thread(move || create_here(&dir, &made)).await.map_err(|error| Error::at(&path, error))?;
     Ok(path)
 }
 
@@ -42,9 +40,7 @@ pub async fn delete(dir: &Path, name: &str) -> Result<()> {
     let path = dir.join(name);
     let removed = path.clone();
     // On a thread, since taking a namespace down can take the kernel some milliseconds.
-    on_own_thread(move || delete_here(&removed))
-        .await
-        .map_err(|error| Error::at(&path, error))
+    on_own_thread(move || delete_here(&removed)).await.map_err(|error| Error::at(&path, error))
 }
 
 /// The names of the namespaces in `dir`, ordered.
@@ -57,9 +53,8 @@ pub fn list(dir: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(Error::at(dir, error)),
     };
-    let names: io::Result<Vec<String>> = entries
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect();
+    let names: io::Result<Vec<String>> =
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect();
     let mut names = names.map_err(|error| Error::at(dir, error))?;
     names.sort();
     Ok(names)
@@ -85,12 +80,10 @@ async fn on_own_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("netns".to_owned())
-        .spawn(move || {
-            // The caller may have stopped waiting.
-            let _ = sender.send(work());
-        })?;
+    std::thread::Builder::new().name("netns".to_owned()).spawn(move || {
+        // The caller may have stopped waiting.
+        let _ = sender.send(work());
+    })?;
     receiver.await.map_err(|_| io::Error::other("the thread died"))?
 }
 
@@ -103,38 +96,19 @@ fn create_here(dir: &Path, path: &Path) -> io::Result<()> {
     // What a crash or an earlier boot left is an empty file, to mount on as well as on a new one.
     OpenOptions::new().create(true).append(true).open(path)?;
     unshare(CloneFlags::CLONE_NEWNET)?;
-    mount(
-        Some("/proc/thread-self/ns/net"),
-        path,
-        None::<&str>,
-        MsFlags::MS_BIND,
-        None::<&str>,
-    )?;
+    mount(Some("/proc/thread-self/ns/net"), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
 }
 
 /// Makes mounts below `dir` come and go in all mount namespaces that have a copy of it: else one of them would keep a
 /// namespace alive that was removed here.
 fn share(dir: &Path) -> io::Result<()> {
-    let make_shared = || {
-        mount(
-            None::<&str>,
-            dir,
-            None::<&str>,
-            MsFlags::MS_SHARED | MsFlags::MS_REC,
-            None::<&str>,
-        )
-    };
+    let make_shared =
+        || mount(None::<&str>, dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
     match make_shared() {
         // It is no mount point yet.
         Err(Errno::EINVAL) => {
-            mount(
-                Some(dir),
-                dir,
-                None::<&str>,
-                MsFlags::MS_BIND | MsFlags::MS_REC,
-                None::<&str>,
-            )?;
+            mount(Some(dir), dir, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
             Ok(make_shared()?)
         }
         other => Ok(other?),

@@ -47,9 +47,7 @@ impl Rtnl {
             tokio::spawn(connection);
             Ok(handle)
         };
-        Ok(Self {
-            handle: connect().map_err(|error| Error::io("netlink", error))?,
-        })
+        Ok(Self { handle: connect().map_err(|error| Error::io("netlink", error))? })
     }
 
     /// To the namespace at `path`. A socket belongs to the namespace in which it was opened, wherever it is used.
@@ -61,9 +59,7 @@ impl Rtnl {
             runtime.spawn(connection);
             Ok(handle)
         };
-        Ok(Self {
-            handle: netns::run_in(path, connect).await?,
-        })
+        Ok(Self { handle: netns::run_in(path, connect).await? })
     }
 
     pub(crate) async fn link(&self, name: &str) -> Result<Option<Link>> {
@@ -79,11 +75,7 @@ impl Rtnl {
     pub(crate) async fn ports(&self, bridge: u32) -> Result<Vec<String>> {
         let mut links = self.handle.link().get().execute();
         let mut names = Vec::new();
-        while let Some(link) = links
-            .try_next()
-            .await
-            .map_err(|error| failed("list links", error))?
-        {
+        while let Some(link) = links.try_next().await.map_err(|error| failed("list links", error))? {
             let of_bridge = link
                 .attributes
                 .iter()
@@ -117,24 +109,14 @@ impl Rtnl {
     /// Brings an interface up.
     pub(crate) async fn set_up(&self, index: u32, mtu: u32) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).mtu(mtu).up().build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(|error| failed("set link up", error))
+        self.handle.link().set(message).execute().await.map_err(|error| failed("set link up", error))
     }
 
     /// Brings the loopback interface up.
     pub(crate) async fn loopback_up(&self) -> Result<()> {
         // The kernel makes it first.
         let message = LinkUnspec::new_with_index(1).up().build();
-        self.handle
-            .link()
-            .set(message)
-            .execute()
-            .await
-            .map_err(|error| failed("set lo up", error))
+        self.handle.link().set(message).execute().await.map_err(|error| failed("set lo up", error))
     }
 
     /// Makes the pair in one go: at no time is one end anywhere else than where it belongs.
@@ -163,19 +145,10 @@ impl Rtnl {
     pub(crate) async fn set_port(&self, name: &str, bridge: u32, alias: &str) -> Result<()> {
         let failed = |error| failed(&format!("make {name} a port"), error);
         let index = self.must_have(name).await?.index;
-        let port = LinkUnspec::new_with_index(index)
-            .controller(bridge)
-            .alias(alias)
-            .up()
-            .build();
+        let port = LinkUnspec::new_with_index(index).controller(bridge).alias(alias).up().build();
         self.handle.link().set(port).execute().await.map_err(failed)?;
         let hairpin = LinkBridgePort::new(index).hairpin(true).build();
-        self.handle
-            .link()
-            .set_port(hairpin)
-            .execute()
-            .await
-            .map_err(failed)
+        self.handle.link().set_port(hairpin).execute().await.map_err(failed)
     }
 
     /// Removes an interface; one that is gone is fine.
@@ -198,14 +171,12 @@ impl Rtnl {
 
     pub(crate) async fn add_default_route(&self, index: u32, gateway: IpAddr) -> Result<()> {
         let route = match gateway {
-            IpAddr::V4(v4) => RouteMessageBuilder::<std::net::Ipv4Addr>::new()
-                .gateway(v4)
-                .output_interface(index)
-                .build(),
-            IpAddr::V6(v6) => RouteMessageBuilder::<std::net::Ipv6Addr>::new()
-                .gateway(v6)
-                .output_interface(index)
-                .build(),
+            IpAddr::V4(v4) => {
+                RouteMessageBuilder::<std::net::Ipv4Addr>::new().gateway(v4).output_interface(index).build()
+            }
+            IpAddr::V6(v6) => {
+                RouteMessageBuilder::<std::net::Ipv6Addr>::new().gateway(v6).output_interface(index).build()
+            }
         };
         match self.handle.route().add(route).execute().await {
             Err(error) if !is(&error, Errno::EEXIST) => {
@@ -226,10 +197,7 @@ fn read_link(message: &LinkMessage) -> Link {
         LinkAttribute::Mtu(mtu) => Some(*mtu),
         _ => None,
     });
-    Link {
-        index: message.header.index,
-        mtu: mtu.unwrap_or(0),
-    }
+    Link { index: message.header.index, mtu: mtu.unwrap_or(0) }
 }
 
 fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
@@ -237,8 +205,5 @@ fn is(error: &rtnetlink::Error, errno: Errno) -> bool {
 }
 
 fn failed(what: &str, source: rtnetlink::Error) -> Error {
-    Error::Netlink {
-        what: what.to_owned(),
-        source,
-    }
+    Error::Netlink { what: what.to_owned(), source }
 }

@@ -27,13 +27,8 @@ impl Node {
             }
             let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            let node = Node {
-                folder: tempfile::tempdir().unwrap(),
-            };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let node = Node { folder: tempfile::tempdir().unwrap() };
             runtime.block_on(test(node));
         });
         if let Err(panic) = node.join() {
@@ -62,10 +57,7 @@ impl Node {
         for uid in network.list() {
             network.detach(&uid).await.unwrap();
         }
-        assert_eq!(
-            netns::list(&self.config().netns_dir).unwrap(),
-            Vec::<String>::new()
-        );
+        assert_eq!(netns::list(&self.config().netns_dir).unwrap(), Vec::<String>::new());
         assert_eq!(ports(), Vec::<String>::new());
         nix::mount::umount(&self.config().netns_dir).unwrap();
     }
@@ -74,21 +66,14 @@ impl Node {
 /// What a command writes; it must succeed.
 fn output(command: &str) -> String {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The node's ends of the pods' interfaces.
 fn ports() -> Vec<String> {
     let links = output("ip -o link show type veth");
-    links
-        .lines()
-        .map(|line| line.split([' ', '@']).nth(1).unwrap().to_owned())
-        .collect()
+    links.lines().map(|line| line.split([' ', '@']).nth(1).unwrap().to_owned()).collect()
 }
 
 /// Listens in a namespace, connects from another, and answers with the address that the listener saw.
@@ -128,19 +113,11 @@ fn pods_reach_each_other_and_themselves() {
         assert_eq!(a.addresses[0].to_string(), "10.77.1.2");
         assert_eq!(b.addresses[0].to_string(), "10.77.1.3");
         assert_eq!(connect(&a.netns, &b.netns, b.addresses[0]).await, a.addresses[0]);
-        assert_eq!(
-            connect(&a.netns, &a.netns, "127.0.0.1".parse().unwrap())
-                .await
-                .to_string(),
-            "127.0.0.1"
-        );
+        assert_eq!(connect(&a.netns, &a.netns, "127.0.0.1".parse().unwrap()).await.to_string(), "127.0.0.1");
         assert_eq!(connect(&a.netns, &a.netns, a.addresses[0]).await, a.addresses[0]);
         let inside = "ip -o addr show dev eth0; ip route; ip link show eth0";
         let shown = output(&format!("nsenter --net={} sh -c '{inside}'", a.netns.display()));
-        assert!(
-            shown.contains("10.77.1.2/24") && shown.contains("default via 10.77.1.1"),
-            "{shown}"
-        );
+        assert!(shown.contains("10.77.1.2/24") && shown.contains("default via 10.77.1.1"), "{shown}");
         assert!(shown.contains("mtu 1400"), "{shown}");
         let port = output("bridge -d link show");
         assert_eq!(port.matches("hairpin on").count(), 2, "{port}");
@@ -156,11 +133,7 @@ fn what_is_there_stays_and_what_is_missing_is_made() {
         let first = network.attach("a", "default", "one").await.unwrap();
         let before = output("ip -o link show type veth");
         assert_eq!(network.attach("a", "default", "one").await.unwrap(), first);
-        assert_eq!(
-            output("ip -o link show type veth"),
-            before,
-            "nothing was made anew"
-        );
+        assert_eq!(output("ip -o link show type veth"), before, "nothing was made anew");
         // A new agent finds it all.
         drop(network);
         let network = node.network().await;
@@ -176,11 +149,7 @@ fn what_is_there_stays_and_what_is_missing_is_made() {
             format!("umount {}", first.netns.display()),
         ] {
             output(&damage);
-            assert_eq!(
-                network.attach("a", "default", "one").await.unwrap(),
-                first,
-                "after {damage}"
-            );
+            assert_eq!(network.attach("a", "default", "one").await.unwrap(), first, "after {damage}");
             let b_now = network.attach("b", "default", "two").await.unwrap();
             let peer = connect(&b_now.netns, &first.netns, first.addresses[0]).await;
             assert_eq!(peer, b_now.addresses[0], "after {damage}");
@@ -200,14 +169,8 @@ fn detaching_is_complete_and_can_be_done_twice() {
         network.detach("never").await.unwrap();
         assert!(network.list().is_empty() && ports().is_empty() && !a.netns.exists());
         let again = network.attach("a", "default", "one").await.unwrap();
-        assert_ne!(
-            again.addresses, a.addresses,
-            "an address is not given out again at once"
-        );
-        assert!(matches!(
-            network.attach("../x", "default", "x").await,
-            Err(Error::InvalidUid(_))
-        ));
+        assert_ne!(again.addresses, a.addresses, "an address is not given out again at once");
+        assert!(matches!(network.attach("../x", "default", "x").await, Err(Error::InvalidUid(_))));
         // A port whose pod has no address, as an interrupted removal would leave it.
         output(
             "ip link add mk0123456789ab type veth peer name x0 && ip link set mk0123456789ab master mk8s0",
@@ -256,10 +219,7 @@ fn thirty_pods_at_once() {
         let mut alone = Vec::new();
         for n in 0..5 {
             let from = Instant::now();
-            network
-                .attach(&format!("alone-{n}"), "default", "x")
-                .await
-                .unwrap();
+            network.attach(&format!("alone-{n}"), "default", "x").await.unwrap();
             alone.push(from.elapsed());
         }
         alone.sort();
@@ -267,10 +227,8 @@ fn thirty_pods_at_once() {
         let from = Instant::now();
         let all = futures::future::join_all(uids.iter().map(|uid| network.attach(uid, "default", "x"))).await;
         let took = from.elapsed();
-        let addresses: std::collections::BTreeSet<IpAddr> = all
-            .into_iter()
-            .flat_map(|attachment| attachment.unwrap().addresses)
-            .collect();
+        let addresses: std::collections::BTreeSet<IpAddr> =
+            all.into_iter().flat_map(|attachment| attachment.unwrap().addresses).collect();
         assert_eq!(addresses.len(), 30);
         assert_eq!(ports().len(), 35);
         let from = Instant::now();

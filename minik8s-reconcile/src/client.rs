@@ -12,8 +12,8 @@ use tower::{Service, ServiceExt};
 
 use crate::error::ApiError;
 use crate::request::{
-    ApiRequest, ApiResponse, DeleteParams, EventType, ListParams, Operation, Patch, Payload, ResponseBody, User,
-    WatchParams, WriteParams,
+    ApiRequest, ApiResponse, DeleteParams, EventType, ListParams, Operation, Patch, Payload, ResponseBody,
+    User, WatchParams, WriteParams,
 };
 use crate::stored::Stored;
 
@@ -134,7 +134,12 @@ impl Client {
             panic!("{} {} is not registered with this client's server", K::api_version(&()), K::kind(&()))
         });
         let kind = kind.clone();
-        Api { client: self.clone(), namespace: namespace.filter(|_| kind.namespaced), kind, _type: PhantomData }
+        Api {
+            client: self.clone(),
+            namespace: namespace.filter(|_| kind.namespaced),
+            kind,
+            _type: PhantomData,
+        }
     }
 }
 
@@ -296,7 +301,12 @@ impl<K: Resource> Api<K> {
     ///
     /// # Errors
     /// Whatever stands against it.
-    pub async fn create_subresource(&self, name: &str, subresource: &str, json: Vec<u8>) -> Result<(), ApiError> {
+    pub async fn create_subresource(
+        &self,
+        name: &str,
+        subresource: &str,
+        json: Vec<u8>,
+    ) -> Result<(), ApiError> {
         let operation = Operation::Create(Payload::Json(json.into()), self.write_params());
         self.client.call(self.request(Some(name), Some(subresource), operation)).await.map(drop)
     }
@@ -349,7 +359,9 @@ impl<K: Resource> Api<K> {
 }
 
 fn typed<K: Resource>(object: &Stored) -> Result<Arc<K>, ApiError> {
-    object.typed().map_err(|e| ApiError::internal(format!("the server sent a {} that is none: {e}", K::kind(&()))))
+    object
+        .typed()
+        .map_err(|e| ApiError::internal(format!("the server sent a {} that is none: {e}", K::kind(&()))))
 }
 
 fn unexpected(body: &ResponseBody) -> ApiError {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -27,6 +28,11 @@ impl Clock {
     /// Now.
     pub fn now(&self) -> Timestamp {
         (self.0)()
+    }
+
+    /// How long until `at`; zero if that has passed.
+    pub fn until(&self, at: Timestamp) -> Duration {
+        at.duration_since(self.now()).try_into().unwrap_or(Duration::ZERO)
     }
 }
 

@@ -255,7 +255,12 @@ impl<R: Reconciler> Worker<R> {
         Ok(action)
     }
 
-    async fn set_finalizers(&self, cx: &Cx, object: &Arc<R::Object>, list: &[String]) -> Result<Arc<R::Object>> {
+    async fn set_finalizers(
+        &self,
+        cx: &Cx,
+        object: &Arc<R::Object>,
+        list: &[String],
+    ) -> Result<Arc<R::Object>> {
         let meta = object.meta();
         let patch = json!({
             "metadata": { "finalizers": list, "resourceVersion": meta.resource_version, "uid": meta.uid },

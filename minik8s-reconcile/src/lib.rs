@@ -1,4 +1,39 @@
-//! A Kubernetes API server, a client and a controller framework to embed.
+//! A Kubernetes API server, a client and a controller framework, to embed.
+//!
+//! Start a server in this process, over a storage in memory or in a file:
+//!
+//! ```
+//! use k8s_openapi::api::core::v1::ConfigMap;
+//! use minik8s_reconcile::ApiServer;
+//! use minik8s_reconcile::storage::memory::MemoryStorage;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), minik8s_reconcile::ApiError> {
+//! let server = ApiServer::new(MemoryStorage::new());
+//! server.bootstrap().await?;
+//! let configs = server.client().namespaced::<ConfigMap>("default");
+//!
+//! let mut config = ConfigMap::default();
+//! config.metadata.name = Some("hello".to_owned());
+//! let made = configs.create(&config).await?;
+//! assert!(made.metadata.uid.is_some());
+//! assert!(configs.create(&config).await.is_err_and(|e| e.is_already_exists()));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`ApiServer`] is Kubernetes' API: CRUD, patches, watches, over any [`storage::Storage`].
+//! - [`Client`] talks to a server, wherever it is.
+//! - [`Manager`] runs [`Controller`]s: [`Reconciler`]s with shared [`cache`]s and a work [`queue`].
+//! - [`controllers`] and [`scheduler`] are those that every cluster has.
+#![cfg_attr(
+    feature = "http",
+    doc = "- [`http`] puts a server on the network; `kube::Client` takes an [`http::Frontend`] as it is."
+)]
+//!
+//! # Features
+//! `embedded` (default): the durable storage. `http` (default): the HTTP face. `remote`: a [`Client`] of another
+//! process, on `kube-client`. `conformance`: the suite that storages are tested with. The framework alone needs none.
 
 pub mod cache;
 pub mod client;

@@ -64,7 +64,10 @@ impl Manager {
     }
 
     /// Runs this task too, from the time the caches are full until the shutdown. For controllers of another shape.
-    pub fn task<F>(mut self, task: impl FnOnce(Client, Caches, CancellationToken) -> F + Send + 'static) -> Self
+    pub fn task<F>(
+        mut self,
+        task: impl FnOnce(Client, Caches, CancellationToken) -> F + Send + 'static,
+    ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {

@@ -52,7 +52,11 @@ struct Note {
 impl Recorder {
     /// Starts writing events through `client`; the other half of the answer is to be run, and ends when the last
     /// recorder is gone.
-    pub fn new(component: &str, client: Client, clock: Clock) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(
+        component: &str,
+        client: Client,
+        clock: Clock,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (outbox, inbox) = mpsc::channel(QUEUE);
         let recorder = Self { component: component.into(), host: "".into(), clock, outbox };
         (recorder, write(client, inbox))

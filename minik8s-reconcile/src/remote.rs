@@ -19,8 +19,9 @@ use tower::Service;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::request::{
-    ApiRequest, ApiResponse, DeleteParams, EventType, FieldValidation, ListParams, ObjectList, Operation, PatchFormat,
-    Payload, Propagation, ResponseBody, VersionMatch, WatchEvent, WatchParams, WatchStream, WriteParams,
+    ApiRequest, ApiResponse, DeleteParams, EventType, FieldValidation, ListParams, ObjectList, Operation,
+    PatchFormat, Payload, Propagation, ResponseBody, VersionMatch, WatchEvent, WatchParams, WatchStream,
+    WriteParams,
 };
 use crate::stored::Stored;
 

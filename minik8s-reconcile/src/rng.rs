@@ -24,7 +24,9 @@ impl Rng {
     #[must_use]
     pub fn child(&self, name: &str) -> Self {
         // FNV-1a: fixed for ever, unlike the hashers of the standard library.
-        let salt = name.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        let salt = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         Self::from_seed(self.with(|r| r.get_seed()) ^ salt)
     }
 

@@ -39,7 +39,8 @@ impl NodeInfo {
     pub fn new<'a>(node: Arc<Node>, pods: impl IntoIterator<Item = &'a Pod>) -> Self {
         let allocatable = node.status.as_ref().and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref()));
         let allocatable = allocatable.map(Amounts::of_list).unwrap_or_default();
-        let mut info = Self { node, allocatable, requested: Amounts::default(), pods: 0, host_ports: Vec::new() };
+        let mut info =
+            Self { node, allocatable, requested: Amounts::default(), pods: 0, host_ports: Vec::new() };
         for pod in pods {
             let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
             if !matches!(phase, Some("Succeeded" | "Failed")) {

@@ -183,11 +183,20 @@ impl ApiServerBuilder {
     pub fn build(self, storage: impl Storage) -> ApiServer {
         ApiServer {
             storage: Arc::new(storage),
-            registry: Arc::new(self.registry.unwrap_or_else(Registry::builtin)),
+            registry: Arc::new(self.registry.unwrap_or_else(served)),
             clock: self.clock,
             rng: self.rng.child("server"),
         }
     }
+}
+
+/// The built-in kinds, each in one version: an object is stored as it came, and not converted.
+fn served() -> Registry {
+    let mut registry = Registry::builtin();
+    registry.remove("autoscaling", "v1", "horizontalpodautoscalers");
+    // The same objects as the core group's events, in other words.
+    registry.remove("events.k8s.io", "v1", "events");
+    registry
 }
 
 impl From<StorageError> for ApiError {

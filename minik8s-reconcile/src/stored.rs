@@ -61,9 +61,8 @@ impl Stored {
         {
             return Ok(typed);
         }
-        let typed: Arc<K> = Arc::new(
-            serde_json::from_slice(&self.0.json).map_err(|e| DecodeError::new("", e.to_string()))?,
-        );
+        let typed: Arc<K> =
+            Arc::new(serde_json::from_slice(&self.0.json).map_err(|e| DecodeError::new("", e.to_string()))?);
         // Somebody else may have been first, perhaps with another type: then ours stays unshared.
         let _ = self.0.typed.set(typed.clone());
         Ok(typed)

@@ -77,9 +77,7 @@ impl Cgroups {
                 let dir = root.join(&group);
                 let max =
                     |limit: Option<u64>| limit.map_or_else(|| "max".to_owned(), |limit| limit.to_string());
-                let quota = resources
-                    .cpu_limit_milli
-                    .map(|milli| cpu_quota_us(milli).cast_unsigned());
+                let quota = resources.cpu_limit_milli.map(|milli| cpu_quota_us(milli).cast_unsigned());
                 write(&dir, "cpu.max", &format!("{} {CPU_PERIOD_US}", max(quota)))?;
                 if let Some(shares) = resources.cpu_shares {
                     write(&dir, "cpu.weight", &cpu_weight(shares).to_string())?;
@@ -97,22 +95,14 @@ impl Cgroups {
                         write(&dir, "cpu.shares", &shares.to_string())?;
                     }
                     write(&dir, "cpu.cfs_period_us", &CPU_PERIOD_US.to_string())?;
-                    write(
-                        &dir,
-                        "cpu.cfs_quota_us",
-                        &limit(resources.cpu_limit_milli.map(cpu_quota_us)),
-                    )?;
+                    write(&dir, "cpu.cfs_quota_us", &limit(resources.cpu_limit_milli.map(cpu_quota_us)))?;
                 }
                 if let Some(dir) = self.legacy("memory", &group) {
-                    let bytes = resources
-                        .memory_limit
-                        .map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+                    let bytes = resources.memory_limit.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
                     write(&dir, "memory.limit_in_bytes", &limit(bytes))?;
                 }
                 if let Some(dir) = self.legacy("pids", &group) {
-                    let max = resources
-                        .pids_limit
-                        .map_or_else(|| "max".to_owned(), |pids| pids.to_string());
+                    let max = resources.pids_limit.map_or_else(|| "max".to_owned(), |pids| pids.to_string());
                     write(&dir, "pids.max", &max)?;
                 }
                 Ok(())
@@ -179,9 +169,7 @@ impl Cgroups {
         match &self.layout {
             Layout::Unified(root) => field(&root.join(group), "memory.events", "oom_kill"),
             Layout::Legacy { .. } => {
-                let dir = self
-                    .legacy("memory", &group)
-                    .ok_or_else(|| missing("controller memory"))?;
+                let dir = self.legacy("memory", &group).ok_or_else(|| missing("controller memory"))?;
                 field(&dir, "memory.oom_control", "oom_kill")
             }
         }
@@ -204,10 +192,7 @@ fn relative(group: &str) -> io::Result<PathBuf> {
     if plain && path.components().next().is_some() {
         Ok(path.to_owned())
     } else {
-        Err(io::Error::new(
-            ErrorKind::InvalidInput,
-            format!("{group:?} is not the path of a control group"),
-        ))
+        Err(io::Error::new(ErrorKind::InvalidInput, format!("{group:?} is not the path of a control group")))
     }
 }
 
@@ -282,12 +267,7 @@ fn remove_below(dir: &Path) -> io::Result<()> {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         // In use: by a process, or by a group below that is.
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty
-            ) =>
-        {
+        Err(error) if matches!(error.kind(), ErrorKind::ResourceBusy | ErrorKind::DirectoryNotEmpty) => {
             Ok(())
         }
         Err(error) => Err(named(dir, &error)),
@@ -311,9 +291,7 @@ fn number(dir: &Path, file: &str) -> io::Result<u64> {
 fn field(dir: &Path, file: &str, key: &str) -> io::Result<u64> {
     let path = dir.join(file);
     let text = fs::read_to_string(&path).map_err(|error| named(&path, &error))?;
-    let line = text
-        .lines()
-        .find_map(|line| line.split_once(' ').filter(|(name, _)| *name == key));
+    let line = text.lines().find_map(|line| line.split_once(' ').filter(|(name, _)| *name == key));
     Ok(line.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0))
 }
 

@@ -24,6 +24,7 @@ mod folder;
 mod images;
 mod import;
 mod lifecycle;
+mod locks;
 pub mod log_driver;
 mod manifest;
 mod node;
@@ -88,6 +89,7 @@ pub(crate) struct Inner {
     min_oom_score_adj: i32,
     boot: String,
     hub: events::Hub,
+    deleting: locks::Locks,
     known: images::Known,
 }
 
@@ -102,9 +104,7 @@ impl Containerd {
         let unavailable = |error: &dyn std::fmt::Display| {
             RuntimeError::Unavailable(format!("containerd at {}: {error}", socket.display()))
         };
-        let channel = containerd_client::connect(&socket)
-            .await
-            .map_err(|error| unavailable(&error))?;
+        let channel = containerd_client::connect(&socket).await.map_err(|error| unavailable(&error))?;
         let rpc = Rpc::new(channel, &config.namespace)?;
         rpc.ensure_namespace().await?;
         let lacking = |error: std::io::Error| RuntimeError::Other(format!("this node: {error}"));
@@ -112,10 +112,7 @@ impl Containerd {
         let (capabilities, seccomp) = node::abilities().map_err(lacking)?;
         let min_oom_score_adj = node::min_oom_score_adj(capabilities).map_err(lacking)?;
         if min_oom_score_adj > -1000 {
-            tracing::warn!(
-                min_oom_score_adj,
-                "this node does not allow lower values of oom_score_adj"
-            );
+            tracing::warn!(min_oom_score_adj, "this node does not allow lower values of oom_score_adj");
         }
         let inner = Arc::new(Inner {
             rpc,
@@ -126,6 +123,7 @@ impl Containerd {
             min_oom_score_adj,
             boot: node::boot_id().map_err(lacking)?,
             hub: events::Hub::default(),
+            deleting: locks::Locks::default(),
             known: images::Known::default(),
         });
         inner.sweep().await?;
@@ -144,12 +142,7 @@ impl Inner {
     async fn sweep(&self) -> Result<()> {
         let folders = folder::Folder::containers(&self.config.state_dir)
             .map_err(|error| RuntimeError::Other(format!("{}: {error}", self.config.state_dir.display())))?;
-        let present: BTreeSet<String> = self
-            .records()
-            .await?
-            .into_iter()
-            .map(|record| record.id)
-            .collect();
+        let present: BTreeSet<String> = self.records().await?.into_iter().map(|record| record.id).collect();
         for id in folders.into_iter().filter(|id| !present.contains(id)) {
             if let Err(error) = self.folder(&id).remove() {
                 tracing::warn!(container = %id, %error, "what it left behind was not removed");

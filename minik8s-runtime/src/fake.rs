@@ -143,11 +143,7 @@ pub struct Program {
 impl Default for Program {
     /// Runs until it is signalled, and then exits with 0.
     fn default() -> Self {
-        Self {
-            exits: None,
-            fails_to_start: None,
-            on_signal: Some(0),
-        }
+        Self { exits: None, fails_to_start: None, on_signal: Some(0) }
     }
 }
 
@@ -218,9 +214,7 @@ pub struct Fake {
 impl fmt::Debug for Fake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        f.debug_struct("Fake")
-            .field("containers", &state.containers)
-            .finish_non_exhaustive()
+        f.debug_struct("Fake").field("containers", &state.containers).finish_non_exhaustive()
     }
 }
 
@@ -263,9 +257,7 @@ impl Fake {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // A test that panicked under the lock has failed already; others may still look.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Pods get their addresses from here.
@@ -289,9 +281,7 @@ impl Fake {
 
     /// Puts this image into the registry, where only who knows `auth` (if given) can pull it.
     pub fn put_registry(&self, image: Image, auth: Option<RegistryAuth>) {
-        self.lock()
-            .registry
-            .insert(image.reference.clone(), (image, auth));
+        self.lock().registry.insert(image.reference.clone(), (image, auth));
     }
 
     /// Puts an image without entrypoint or command into the registry, for everyone.
@@ -312,12 +302,7 @@ impl Fake {
     /// The next call of `op` on `target` (an empty `target`: on anything) fails so. Several faults strike in the order
     /// in which they were given.
     pub fn fail(&self, op: Op, target: &str, strike: Strike, error: RuntimeError) {
-        self.lock().faults.push_back(Fault {
-            op,
-            target: target.to_owned(),
-            strike,
-            error,
-        });
+        self.lock().faults.push_back(Fault { op, target: target.to_owned(), strike, error });
     }
 
     /// Calls of `op` wait, before anything happens, until [`Self::release`].
@@ -371,11 +356,7 @@ impl Fake {
     /// # Panics
     /// If there is no such container.
     pub fn set_stats(&self, id: &str, stats: Stats) {
-        self.lock()
-            .containers
-            .get_mut(id)
-            .expect("a container of the fake")
-            .stats = stats;
+        self.lock().containers.get_mut(id).expect("a container of the fake").stats = stats;
     }
 
     /// All calls so far, as `OP TARGET`, in order.
@@ -405,11 +386,7 @@ impl Fake {
 
     /// Notes the call, waits at its gate and says whether a fault strikes before or after it.
     async fn call(&self, op: Op, target: &str) -> Result<After> {
-        let entry = if target.is_empty() {
-            op.to_string()
-        } else {
-            format!("{op} {target}")
-        };
+        let entry = if target.is_empty() { op.to_string() } else { format!("{op} {target}") };
         self.lock().calls.push(entry);
         loop {
             let Some(gate) = self.lock().gates.get(&op).cloned() else {
@@ -418,12 +395,7 @@ impl Fake {
             let mut opened = std::pin::pin!(gate.notified());
             opened.as_mut().enable();
             // Released between the look and the wait: there is nothing left to wait for.
-            if !self
-                .lock()
-                .gates
-                .get(&op)
-                .is_some_and(|now| Arc::ptr_eq(now, &gate))
-            {
+            if !self.lock().gates.get(&op).is_some_and(|now| Arc::ptr_eq(now, &gate)) {
                 continue;
             }
             opened.await;
@@ -434,16 +406,8 @@ impl Fake {
             .iter()
             .position(|fault| fault.op == op && (fault.target.is_empty() || fault.target == target));
         match hit.and_then(|at| state.faults.remove(at)) {
-            Some(Fault {
-                strike: Strike::Before,
-                error,
-                ..
-            }) => Err(error),
-            Some(Fault {
-                strike: Strike::After,
-                error,
-                ..
-            }) => Ok(After(Some(error))),
+            Some(Fault { strike: Strike::Before, error, .. }) => Err(error),
+            Some(Fault { strike: Strike::After, error, .. }) => Ok(After(Some(error))),
             None => Ok(After(None)),
         }
     }
@@ -475,8 +439,7 @@ impl Held {
 
 impl State {
     fn emit(&mut self, event: &ContainerEvent) {
-        self.subscribers
-            .retain(|subscriber| subscriber.send(event.clone()).is_ok());
+        self.subscribers.retain(|subscriber| subscriber.send(event.clone()).is_ok());
     }
 
     fn end(&mut self, id: &str, code: i32, oom_killed: bool) -> bool {
@@ -487,18 +450,10 @@ impl State {
         let ContainerState::Running { started_at, .. } = held.state else {
             return false;
         };
-        let exit = Exit {
-            code,
-            started_at,
-            finished_at,
-            oom_killed,
-        };
+        let exit = Exit { code, started_at, finished_at, oom_killed };
         held.state = ContainerState::Exited(exit.clone());
         held.attached.clear();
-        self.emit(&ContainerEvent::Exited {
-            id: id.to_owned(),
-            exit,
-        });
+        self.emit(&ContainerEvent::Exited { id: id.to_owned(), exit });
         true
     }
 }

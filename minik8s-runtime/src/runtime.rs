@@ -370,7 +370,8 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<Container>>;
     /// One container.
     async fn inspect(&self, id: &str) -> Result<Option<Container>>;
-    /// What happens from now on. The stream never ends; it says [`ContainerEvent::Resync`] after every gap.
+    /// What happens from now on. The first event is a [`ContainerEvent::Resync`], when nothing can be missed any more. The
+    /// stream never ends; it says [`ContainerEvent::Resync`] after every gap.
     fn events(&self) -> Pin<Box<dyn Stream<Item = ContainerEvent> + Send>>;
     /// Runs another process in the container.
     async fn exec(&self, id: &str, spec: &ExecSpec) -> Result<Streams>;

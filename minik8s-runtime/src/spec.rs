@@ -106,19 +106,13 @@ pub fn render(spec: &ContainerSpec, image: &Image, facts: &Facts) -> Result<Spec
         // As with Kubernetes, the limits of the runtime are inherited.
         .set_rlimits(None)
         .set_no_new_privileges(Some(spec.security.no_new_privileges))
-        .set_oom_score_adj(Some(
-            spec.resources.oom_score_adj.clamp(facts.min_oom_score_adj, 1000),
-        ));
+        .set_oom_score_adj(Some(spec.resources.oom_score_adj.clamp(facts.min_oom_score_adj, 1000)));
 
     let mounts = mounts::all(spec, facts.cgroup_v2)?;
     let mut linux = Linux::default();
     linux
         .set_namespaces(Some(namespaces::all(spec, facts.cgroup_v2)))
-        .set_resources(Some(resources::limits(
-            &spec.resources,
-            privileged,
-            facts.cgroup_v2,
-        )))
+        .set_resources(Some(resources::limits(&spec.resources, privileged, facts.cgroup_v2)))
         .set_cgroups_path(Some(PathBuf::from(cgroup_path(spec))))
         .set_rootfs_propagation(mounts::root_propagation(&spec.mounts).map(str::to_owned))
         .set_masked_paths(Some(if privileged { Vec::new() } else { owned(MASKED) }))
@@ -130,15 +124,11 @@ pub fn render(spec: &ContainerSpec, image: &Image, facts: &Facts) -> Result<Spec
         linux.set_devices(Some(facts.devices.iter().map(resources::device).collect()));
     }
     if spec.security.seccomp_default && facts.seccomp && !privileged {
-        linux.set_seccomp(Some(seccomp::default_profile(
-            capabilities,
-            std::env::consts::ARCH,
-        )));
+        linux.set_seccomp(Some(seccomp::default_profile(capabilities, std::env::consts::ARCH)));
     }
 
     let mut root = Root::default();
-    root.set_path(PathBuf::from("rootfs"))
-        .set_readonly(Some(spec.security.read_only_root));
+    root.set_path(PathBuf::from("rootfs")).set_readonly(Some(spec.security.read_only_root));
     let mut oci = Spec::default();
     oci.set_version("1.0.2".to_owned())
         .set_process(Some(process))
@@ -178,11 +168,7 @@ pub fn render_exec(container: &Process, exec: &ExecSpec) -> Result<Process, Spec
 /// The container's own cgroup, below its pod's.
 pub fn cgroup_path(spec: &ContainerSpec) -> String {
     let parent = spec.cgroup_parent.trim_matches('/');
-    if parent.is_empty() {
-        format!("/{}", spec.id)
-    } else {
-        format!("/{parent}/{}", spec.id)
-    }
+    if parent.is_empty() { format!("/{}", spec.id) } else { format!("/{parent}/{}", spec.id) }
 }
 
 fn oci_user(user: &User) -> OciUser {
@@ -214,10 +200,4 @@ const MASKED: &[&str] = &[
 ];
 
 /// What Kubernetes does not let containers change.
-const READ_ONLY: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READ_ONLY: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];

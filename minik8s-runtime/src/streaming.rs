@@ -4,9 +4,12 @@
 //! The API server passes what clients say on to here as it is, so the streaming protocols of kubectl and its kin,
 //! [`websocket`] and [`spdy`], are spoken at this end.
 
+mod forward;
 mod logs;
 mod params;
 mod session;
+mod spdy;
+mod upgrade;
 mod websocket;
 
 use std::convert::Infallible;
@@ -27,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentHandle, AttemptInfo, PodInfo};
 use crate::runtime::{ContainerRuntime, ExecSpec, RuntimeError, Streams};
+use forward::Target;
 use params::Params;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -67,6 +71,8 @@ impl From<RuntimeError> for Refusal {
 pub struct StreamingServer {
     pods: AgentHandle,
     runtime: Arc<dyn ContainerRuntime>,
+    /// Ends the sessions, which outlive the HTTP connections that they were started on.
+    shutdown: CancellationToken,
 }
 
 impl std::fmt::Debug for StreamingServer {
@@ -78,15 +84,18 @@ impl std::fmt::Debug for StreamingServer {
 impl StreamingServer {
     /// A server of the pods of an agent, which run in `runtime`.
     pub fn new(pods: AgentHandle, runtime: Arc<dyn ContainerRuntime>) -> Self {
-        Self { pods, runtime }
+        Self { pods, runtime, shutdown: CancellationToken::new() }
     }
 
     /// Listens on `address` until `shutdown`; sessions under way are cut then.
     ///
     /// # Errors
     /// The address is taken or is not this machine's.
-    pub async fn serve(self, address: SocketAddr, shutdown: CancellationToken) -> std::io::Result<()> {
+    pub async fn serve(mut self, address: SocketAddr, shutdown: CancellationToken) -> std::io::Result<()> {
         let listener = TcpListener::bind(address).await?;
+        self.shutdown = shutdown.child_token();
+        // However this ends.
+        let _sessions = self.shutdown.clone().drop_guard();
         let mut connections = JoinSet::new();
         loop {
             let stream = tokio::select! {
@@ -110,7 +119,8 @@ impl StreamingServer {
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
                 http.timer(TokioTimer::new());
-                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await
+                {
                     tracing::debug!(%error, "connection ended");
                 }
             });
@@ -145,16 +155,22 @@ impl StreamingServer {
                     env: Vec::new(),
                 };
                 if spec.command.is_empty() {
-                    return Err(Refusal::bad_request("you must specify at least one command for the container"));
+                    return Err(Refusal::bad_request(
+                        "you must specify at least one command for the container",
+                    ));
                 }
                 let runtime = self.runtime.clone();
                 let start = async move { runtime.exec(&attempt.id, &spec).await };
-                start_session(request, &params, start)
+                self.start_session(request, params, start)
             }
             ["attach", namespace, pod, container] => {
                 let attempt = self.running(namespace, pod, container)?;
                 let runtime = self.runtime.clone();
-                start_session(request, &params, async move { runtime.attach(&attempt.id).await })
+                self.start_session(request, params, async move { runtime.attach(&attempt.id).await })
+            }
+            ["portForward", namespace, pod] => {
+                let target = Target::new(&self.pod(namespace, pod)?)?;
+                self.start_forward(request, &params, target)
             }
             _ => Err(Refusal::not_found("404 page not found")),
         }
@@ -170,7 +186,9 @@ impl StreamingServer {
         let info = self.pod(namespace, pod)?;
         let attempt = info.container(container).and_then(|c| c.current.clone());
         attempt.filter(|a| a.running).ok_or_else(|| {
-            Refusal::not_found(format!("unable to upgrade connection: container {container} of pod {pod} is not running"))
+            Refusal::not_found(format!(
+                "unable to upgrade connection: container {container} of pod {pod} is not running"
+            ))
         })
     }
 
@@ -209,21 +227,56 @@ impl StreamingServer {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
         Ok(response)
     }
+
+    /// Switches to the streaming protocol that the client asks for and runs a process on it.
+    fn start_session(
+        &self,
+        mut request: Request<Incoming>,
+        params: Params,
+        start: impl Future<Output = Result<Streams, RuntimeError>> + Send + 'static,
+    ) -> Result<Response<Body>, Refusal> {
+        let shutdown = self.shutdown.clone();
+        if websocket::is_asked_for(request.headers()) {
+            return websocket::exec(request, &params, shutdown, start);
+        }
+        if !spdy::is_asked_for(request.headers()) {
+            return Err(no_upgrade());
+        }
+        let (protocol, response) = spdy::negotiate(request.headers(), spdy::PROTOCOLS)?;
+        upgrade::spawn(&mut request, shutdown, async move |io| {
+            let (reader, writer) = tokio::io::split(io);
+            spdy::serve(reader, writer, |opened| spdy::exec(protocol, &params, start, opened)).await;
+        });
+        Ok(response)
+    }
+
+    /// Switches to the streaming protocol that the client asks for and forwards ports on it.
+    fn start_forward(
+        &self,
+        mut request: Request<Incoming>,
+        params: &Params,
+        target: Target,
+    ) -> Result<Response<Body>, Refusal> {
+        let shutdown = self.shutdown.clone();
+        if websocket::is_asked_for(request.headers()) {
+            return websocket::forward(request, params, shutdown, target);
+        }
+        if !spdy::is_asked_for(request.headers()) {
+            return Err(no_upgrade());
+        }
+        let (_, response) = spdy::negotiate(request.headers(), &[forward::PROTOCOL])?;
+        upgrade::spawn(&mut request, shutdown, async move |io| {
+            let (reader, writer) = tokio::io::split(io);
+            spdy::serve(reader, writer, |opened| forward::run(target, opened)).await;
+        });
+        Ok(response)
+    }
+}
+
+fn no_upgrade() -> Refusal {
+    Refusal::bad_request("unable to upgrade: the request asks neither for websocket nor for SPDY/3.1")
 }
 
 fn text(text: &'static str) -> Body {
     Full::new(Bytes::from_static(text.as_bytes())).map_err(|never| match never {}).boxed_unsync()
-}
-
-/// Switches to the streaming protocol that the client asks for.
-fn start_session(
-    request: Request<Incoming>,
-    params: &Params,
-    start: impl Future<Output = Result<Streams, RuntimeError>> + Send + 'static,
-) -> Result<Response<Body>, Refusal> {
-    let upgrade = request.headers().get(header::UPGRADE).and_then(|u| u.to_str().ok()).unwrap_or_default();
-    if upgrade.eq_ignore_ascii_case("websocket") {
-        return websocket::start(request, params, start);
-    }
-    Err(Refusal::bad_request("you must upgrade the connection to websocket"))
 }

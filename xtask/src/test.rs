@@ -21,7 +21,14 @@ pub enum Suite {
 pub fn run(suite: Suite) -> anyhow::Result<()> {
     if suite != Suite::E2e {
         say("Unit tests, doctests and examples");
-        loud(cargo().args(["test", "--workspace", "--exclude", "minik8s-tests", "--exclude", "minik8s-benches"]))?;
+        loud(cargo().args([
+            "test",
+            "--workspace",
+            "--exclude",
+            "minik8s-tests",
+            "--exclude",
+            "minik8s-benches",
+        ]))?;
     }
     if suite != Suite::Unit {
         say("End-to-end tests on real nodes");

@@ -22,29 +22,15 @@ pub fn autoscaler(object: &mut HorizontalPodAutoscaler) {
             average_utilization: Some(CPU_PERCENT),
             ..Default::default()
         };
-        let resource = Some(ResourceMetricSource {
-            name: "cpu".to_owned(),
-            target,
-        });
-        spec.metrics = Some(vec![MetricSpec {
-            type_: "Resource".to_owned(),
-            resource,
-            ..Default::default()
-        }]);
+        let resource = Some(ResourceMetricSource { name: "cpu".to_owned(), target });
+        spec.metrics =
+            Some(vec![MetricSpec { type_: "Resource".to_owned(), resource, ..Default::default() }]);
     }
     let Some(behavior) = &mut spec.behavior else {
         return;
     };
-    let double = || HPAScalingPolicy {
-        type_: "Percent".to_owned(),
-        value: 100,
-        period_seconds: 15,
-    };
-    let four = HPAScalingPolicy {
-        type_: "Pods".to_owned(),
-        value: 4,
-        period_seconds: 15,
-    };
+    let double = || HPAScalingPolicy { type_: "Percent".to_owned(), value: 100, period_seconds: 15 };
+    let four = HPAScalingPolicy { type_: "Pods".to_owned(), value: 4, period_seconds: 15 };
     if behavior.scale_up.is_none() && behavior.scale_down.is_none() {
         return;
     }
@@ -60,8 +46,5 @@ pub fn autoscaler(object: &mut HorizontalPodAutoscaler) {
 /// Fills in an autoscaler of version 1.
 pub fn autoscaler_v1(object: &mut V1) {
     object.spec.min_replicas.get_or_insert(1);
-    object
-        .spec
-        .target_cpu_utilization_percentage
-        .get_or_insert(CPU_PERCENT);
+    object.spec.target_cpu_utilization_percentage.get_or_insert(CPU_PERCENT);
 }

@@ -33,51 +33,27 @@ fn job_spec(spec: &mut JobSpec) {
     }
     spec.parallelism.get_or_insert(1);
     // With a limit for each index, the whole may fail as often as it likes.
-    spec.backoff_limit
-        .get_or_insert(if spec.backoff_limit_per_index.is_some() {
-            i32::MAX
-        } else {
-            6
-        });
+    spec.backoff_limit.get_or_insert(if spec.backoff_limit_per_index.is_some() { i32::MAX } else { 6 });
     set(&mut spec.completion_mode, "NonIndexed");
     spec.suspend.get_or_insert(false);
     spec.manual_selector.get_or_insert(false);
     let only_failed = spec.pod_failure_policy.is_some();
-    set(
-        &mut spec.pod_replacement_policy,
-        if only_failed {
-            "Failed"
-        } else {
-            "TerminatingOrFailed"
-        },
-    );
+    set(&mut spec.pod_replacement_policy, if only_failed { "Failed" } else { "TerminatingOrFailed" });
     pod::template(&mut spec.template);
 }
 
 /// Readies a new Job, which must have its uid: unless it says otherwise, its pods are those that carry that uid.
 pub fn prepare_job(job: &mut Job) {
     job.status = Some(Default::default());
-    let (name, uid) = (
-        job.metadata.name.clone().unwrap_or_default(),
-        job.metadata.uid.clone(),
-    );
+    let (name, uid) = (job.metadata.name.clone().unwrap_or_default(), job.metadata.uid.clone());
     let (Some(spec), Some(uid)) = (&mut job.spec, uid) else {
         return;
     };
-    let labels = spec
-        .template
-        .metadata
-        .get_or_insert_default()
-        .labels
-        .get_or_insert_default();
+    let labels = spec.template.metadata.get_or_insert_default().labels.get_or_insert_default();
     if spec.manual_selector != Some(true) {
         labels.insert("controller-uid".to_owned(), uid.clone());
         labels.insert("batch.kubernetes.io/controller-uid".to_owned(), uid.clone());
-        let own = spec
-            .selector
-            .get_or_insert_default()
-            .match_labels
-            .get_or_insert_default();
+        let own = spec.selector.get_or_insert_default().match_labels.get_or_insert_default();
         own.insert("batch.kubernetes.io/controller-uid".to_owned(), uid);
     }
     for key in ["job-name", "batch.kubernetes.io/job-name"] {

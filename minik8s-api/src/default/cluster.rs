@@ -15,26 +15,17 @@ const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// Fills in the groups of a RoleBinding.
 pub fn role_binding(binding: &mut RoleBinding) {
-    groups(
-        &mut binding.role_ref,
-        binding.subjects.as_deref_mut().unwrap_or_default(),
-    );
+    groups(&mut binding.role_ref, binding.subjects.as_deref_mut().unwrap_or_default());
 }
 
 /// Fills in the groups of a ClusterRoleBinding.
 pub fn cluster_role_binding(binding: &mut ClusterRoleBinding) {
-    groups(
-        &mut binding.role_ref,
-        binding.subjects.as_deref_mut().unwrap_or_default(),
-    );
+    groups(&mut binding.role_ref, binding.subjects.as_deref_mut().unwrap_or_default());
 }
 
 fn groups(role: &mut RoleRef, subjects: &mut [Subject]) {
     set(&mut role.api_group, RBAC);
-    for subject in subjects
-        .iter_mut()
-        .filter(|s| s.kind == "User" || s.kind == "Group")
-    {
+    for subject in subjects.iter_mut().filter(|s| s.kind == "User" || s.kind == "Group") {
         set(&mut subject.api_group, RBAC);
     }
 }
@@ -52,21 +43,12 @@ pub fn custom_resource(crd: &mut CustomResourceDefinition) {
     set(&mut names.list_kind, &format!("{}List", names.kind));
     crd.spec
         .conversion
-        .get_or_insert_with(|| CustomResourceConversion {
-            strategy: "None".to_owned(),
-            webhook: None,
-        });
+        .get_or_insert_with(|| CustomResourceConversion { strategy: "None".to_owned(), webhook: None });
 }
 
 /// Readies a new CustomResourceDefinition: its storage version is the first one that is stored.
 pub fn prepare_custom_resource(crd: &mut CustomResourceDefinition) {
-    let storage = crd
-        .spec
-        .versions
-        .iter()
-        .filter(|v| v.storage)
-        .map(|v| v.name.clone())
-        .collect();
+    let storage = crd.spec.versions.iter().filter(|v| v.storage).map(|v| v.name.clone()).collect();
     let status = crd.status.insert(Default::default());
     status.stored_versions = Some(storage);
 }

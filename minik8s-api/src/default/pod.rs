@@ -22,11 +22,7 @@ pub fn pod(pod: &mut Pod) {
     pod_spec(spec);
     spec.enable_service_links.get_or_insert(true);
     let host_network = spec.host_network == Some(true);
-    for container in spec
-        .containers
-        .iter_mut()
-        .chain(spec.init_containers.iter_mut().flatten())
-    {
+    for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         // What is limited is requested.
         if let Some(resources) = &mut container.resources
             && let Some(limits) = &resources.limits
@@ -57,11 +53,7 @@ pub fn template(template: &mut PodTemplateSpec) {
 /// a node some minutes after that node is lost.
 pub fn prepare_for_create(pod: &mut Pod) {
     let qos_class = pod.spec.as_ref().map(|spec| qos_class(spec).to_owned());
-    pod.status = Some(PodStatus {
-        phase: Some("Pending".to_owned()),
-        qos_class,
-        ..Default::default()
-    });
+    pod.status = Some(PodStatus { phase: Some("Pending".to_owned()), qos_class, ..Default::default() });
     if let Some(spec) = &mut pod.spec {
         set(&mut spec.service_account_name, "default");
         spec.service_account = spec.service_account_name.clone();
@@ -92,19 +84,14 @@ fn pod_spec(spec: &mut PodSpec) {
     set(&mut spec.dns_policy, "ClusterFirst");
     set(&mut spec.restart_policy, "Always");
     set(&mut spec.scheduler_name, "default-scheduler");
-    spec.termination_grace_period_seconds
-        .get_or_insert(GRACE_PERIOD_S);
+    spec.termination_grace_period_seconds.get_or_insert(GRACE_PERIOD_S);
     spec.security_context.get_or_insert_default();
     // The deprecated name and the present one are the same field.
     if spec.service_account_name.is_none() {
         spec.service_account_name = spec.service_account.clone();
     }
     spec.service_account = spec.service_account_name.clone();
-    for each in spec
-        .containers
-        .iter_mut()
-        .chain(spec.init_containers.iter_mut().flatten())
-    {
+    for each in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {
         container(each);
     }
     for each in spec.ephemeral_containers.iter_mut().flatten() {
@@ -125,26 +112,15 @@ fn container(container: &mut Container) {
     for port in container.ports.iter_mut().flatten() {
         set(&mut port.protocol, "TCP");
     }
-    for source in container
-        .env
-        .iter_mut()
-        .flatten()
-        .filter_map(|e| e.value_from.as_mut())
-    {
+    for source in container.env.iter_mut().flatten().filter_map(|e| e.value_from.as_mut()) {
         if let Some(field) = &mut source.field_ref {
             field_ref(field);
         }
     }
-    let probes = [
-        &mut container.liveness_probe,
-        &mut container.readiness_probe,
-        &mut container.startup_probe,
-    ];
+    let probes =
+        [&mut container.liveness_probe, &mut container.readiness_probe, &mut container.startup_probe];
     probes.into_iter().flatten().for_each(probe);
-    if let Some(Lifecycle {
-        post_start, pre_stop, ..
-    }) = &mut container.lifecycle
-    {
+    if let Some(Lifecycle { post_start, pre_stop, .. }) = &mut container.lifecycle {
         let handlers = [post_start, pre_stop].into_iter().flatten();
         handlers.for_each(|LifecycleHandler { http_get: get, .. }| get.iter_mut().for_each(http_get));
     }
@@ -202,10 +178,7 @@ pub fn qos_class(spec: &PodSpec) -> &'static str {
         (!quantity.is_zero()).then_some(quantity)
     };
     let (mut any, mut guaranteed) = (false, true);
-    let containers = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
     let resources: Vec<_> = match &spec.resources {
         Some(pod) if pod.requests.is_some() || pod.limits.is_some() => vec![Some(pod)],
         _ => containers.map(|c| c.resources.as_ref()).collect(),

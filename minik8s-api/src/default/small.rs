@@ -10,11 +10,7 @@ pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// Labels a namespace with its name, so that selectors can name it.
 pub fn namespace(namespace: &mut Namespace) {
     if let Some(name) = namespace.metadata.name.clone() {
-        namespace
-            .metadata
-            .labels
-            .get_or_insert_default()
-            .insert(NAME_LABEL.to_owned(), name);
+        namespace.metadata.labels.get_or_insert_default().insert(NAME_LABEL.to_owned(), name);
     }
 }
 
@@ -23,10 +19,6 @@ pub fn secret(secret: &mut Secret) {
     set(&mut secret.type_, "Opaque");
     if let Some(strings) = secret.string_data.take() {
         let data = secret.data.get_or_insert_default();
-        data.extend(
-            strings
-                .into_iter()
-                .map(|(k, v)| (k, k8s_openapi::ByteString(v.into_bytes()))),
-        );
+        data.extend(strings.into_iter().map(|(k, v)| (k, k8s_openapi::ByteString(v.into_bytes()))));
     }
 }

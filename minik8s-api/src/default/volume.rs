@@ -37,11 +37,7 @@ pub(super) fn volume(volume: &mut Volume) {
     if let Some(source) = &mut volume.image {
         pod::image_pull_policy(source.reference.as_deref(), &mut source.pull_policy);
     }
-    if let Some(template) = volume
-        .ephemeral
-        .as_mut()
-        .and_then(|e| e.volume_claim_template.as_mut())
-    {
+    if let Some(template) = volume.ephemeral.as_mut().and_then(|e| e.volume_claim_template.as_mut()) {
         claim(&mut template.spec);
     }
     if is_unset(volume) {
@@ -61,9 +57,5 @@ fn downward_file(file: &mut DownwardAPIVolumeFile) {
 
 /// Whether the volume names no source at all.
 fn is_unset(volume: &Volume) -> bool {
-    *volume
-        == Volume {
-            name: volume.name.clone(),
-            ..Default::default()
-        }
+    *volume == Volume { name: volume.name.clone(), ..Default::default() }
 }

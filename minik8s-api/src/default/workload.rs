@@ -65,24 +65,15 @@ pub fn stateful_set(set: &mut StatefulSet) {
     let strategy = spec.update_strategy.get_or_insert_default();
     super::set(&mut strategy.type_, "RollingUpdate");
     if strategy.type_.as_deref() == Some("RollingUpdate") {
-        strategy
-            .rolling_update
-            .get_or_insert_default()
-            .partition
-            .get_or_insert(0);
+        strategy.rolling_update.get_or_insert_default().partition.get_or_insert(0);
     }
-    let retention = spec
-        .persistent_volume_claim_retention_policy
-        .get_or_insert_default();
+    let retention = spec.persistent_volume_claim_retention_policy.get_or_insert_default();
     super::set(&mut retention.when_deleted, "Retain");
     super::set(&mut retention.when_scaled, "Retain");
     for claim in spec.volume_claim_templates.iter_mut().flatten() {
         volume::claim(claim.spec.get_or_insert_default());
         let phase = Some("Pending".to_owned());
-        claim.status = Some(PersistentVolumeClaimStatus {
-            phase,
-            ..Default::default()
-        });
+        claim.status = Some(PersistentVolumeClaimStatus { phase, ..Default::default() });
     }
     pod::template(&mut spec.template);
 }

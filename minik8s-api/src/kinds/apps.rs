@@ -31,9 +31,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .validate(validate::replica_set)
             .validate_update(validate::replica_set_update)
             .prepare_for_create(|r| r.status = Some(Default::default()))
-            .selectable("status.replicas", |r| {
-                r.status.as_ref().map_or(0, |s| s.replicas).to_string()
-            })
+            .selectable("status.replicas", |r| r.status.as_ref().map_or(0, |s| s.replicas).to_string())
             .schema()
             .build(),
         Kind::of::<StatefulSet>()
@@ -59,9 +57,6 @@ pub(super) fn kinds() -> Vec<Kind> {
             .prepare_for_create(|d| d.status = Some(Default::default()))
             .schema()
             .build(),
-        Kind::of::<ControllerRevision>()
-            .table(table::revision_columns(), table::revision)
-            .schema()
-            .build(),
+        Kind::of::<ControllerRevision>().table(table::revision_columns(), table::revision).schema().build(),
     ]
 }

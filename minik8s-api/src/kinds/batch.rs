@@ -18,11 +18,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .validate_update(validate::job_update)
             .prepare_for_create(batch::prepare_job)
             .selectable("status.successful", |j| {
-                j.status
-                    .as_ref()
-                    .and_then(|s| s.succeeded)
-                    .unwrap_or(0)
-                    .to_string()
+                j.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0).to_string()
             })
             .schema()
             .build(),

@@ -67,10 +67,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .selectable("spec.signerName", |c| c.spec.signer_name.clone())
             .schema()
             .build(),
-        Kind::of::<Lease>()
-            .table(table::lease_columns(), table::lease)
-            .schema()
-            .build(),
+        Kind::of::<Lease>().table(table::lease_columns(), table::lease).schema().build(),
         Kind::of::<PriorityClass>()
             .defaults(default::priority_class)
             .validate(validate::priority_class)
@@ -80,10 +77,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .generation(true)
             .schema()
             .build(),
-        Kind::of::<RuntimeClass>()
-            .table(table::runtime_columns(), table::runtime)
-            .schema()
-            .build(),
+        Kind::of::<RuntimeClass>().table(table::runtime_columns(), table::runtime).schema().build(),
         event(),
     ]
 }
@@ -92,11 +86,7 @@ pub(super) fn kinds() -> Vec<Kind> {
 fn event() -> Kind {
     type Reference = k8s_openapi::api::core::v1::ObjectReference;
     fn regarding(event: &Event, field: fn(&Reference) -> &Option<String>) -> String {
-        event
-            .regarding
-            .as_ref()
-            .and_then(|r| field(r).clone())
-            .unwrap_or_default()
+        event.regarding.as_ref().and_then(|r| field(r).clone()).unwrap_or_default()
     }
     Kind::of::<Event>()
         .table(crate::table::event::columns(), crate::table::event::new_row)
@@ -106,9 +96,7 @@ fn event() -> Kind {
         .selectable("regarding.name", |e| regarding(e, |o| &o.name))
         .selectable("regarding.uid", |e| regarding(e, |o| &o.uid))
         .selectable("reason", |e| e.reason.clone().unwrap_or_default())
-        .selectable("reportingController", |e| {
-            e.reporting_controller.clone().unwrap_or_default()
-        })
+        .selectable("reportingController", |e| e.reporting_controller.clone().unwrap_or_default())
         .selectable("type", |e| e.type_.clone().unwrap_or_default())
         .schema()
         .build()

@@ -25,19 +25,12 @@ pub(super) fn kinds() -> Vec<Kind> {
             .defaults(small::namespace)
             .validate(validate::data::namespace)
             .prepare_for_create(|namespace| {
-                namespace.status = Some(NamespaceStatus {
-                    phase: Some("Active".to_owned()),
-                    conditions: None,
-                });
-                namespace.spec = Some(NamespaceSpec {
-                    finalizers: Some(vec!["kubernetes".to_owned()]),
-                });
+                namespace.status =
+                    Some(NamespaceStatus { phase: Some("Active".to_owned()), conditions: None });
+                namespace.spec = Some(NamespaceSpec { finalizers: Some(vec!["kubernetes".to_owned()]) });
             })
             .selectable("status.phase", |n| {
-                n.status
-                    .as_ref()
-                    .and_then(|s| s.phase.clone())
-                    .unwrap_or_default()
+                n.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default()
             })
             .schema()
             .build(),
@@ -51,11 +44,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .generation(false)
             .subresources(&["proxy"])
             .selectable("spec.unschedulable", |n| {
-                n.spec
-                    .as_ref()
-                    .and_then(|s| s.unschedulable)
-                    .unwrap_or(false)
-                    .to_string()
+                n.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false).to_string()
             })
             .schema()
             .build(),
@@ -86,27 +75,16 @@ pub(super) fn kinds() -> Vec<Kind> {
             .validate(validate::service::validate)
             .validate_update(validate::service::validate_update)
             .prepare_for_create(|s| {
-                s.status = Some(ServiceStatus {
-                    load_balancer: Some(Default::default()),
-                    conditions: None,
-                });
+                s.status = Some(ServiceStatus { load_balancer: Some(Default::default()), conditions: None });
             })
             .selectable("spec.clusterIP", |s| {
-                s.spec
-                    .as_ref()
-                    .and_then(|s| s.cluster_ip.clone())
-                    .unwrap_or_default()
+                s.spec.as_ref().and_then(|s| s.cluster_ip.clone()).unwrap_or_default()
             })
-            .selectable("spec.type", |s| {
-                s.spec.as_ref().and_then(|s| s.type_.clone()).unwrap_or_default()
-            })
+            .selectable("spec.type", |s| s.spec.as_ref().and_then(|s| s.type_.clone()).unwrap_or_default())
             .schema()
             .build(),
         Kind::of::<ServiceAccount>()
-            .table(
-                table::small::service_account_columns(),
-                table::small::service_account,
-            )
+            .table(table::small::service_account_columns(), table::small::service_account)
             .short_names(&["sa"])
             .subresources(&["token"])
             .returns_deleted()
@@ -128,10 +106,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .returns_deleted()
             .prepare_for_create(|pv| {
                 let phase = Some("Pending".to_owned());
-                pv.status = Some(PersistentVolumeStatus {
-                    phase,
-                    ..Default::default()
-                });
+                pv.status = Some(PersistentVolumeStatus { phase, ..Default::default() });
             })
             .schema()
             .build(),
@@ -146,18 +121,12 @@ pub(super) fn kinds() -> Vec<Kind> {
             .returns_deleted()
             .prepare_for_create(|claim| {
                 let phase = Some("Pending".to_owned());
-                claim.status = Some(PersistentVolumeClaimStatus {
-                    phase,
-                    ..Default::default()
-                });
+                claim.status = Some(PersistentVolumeClaimStatus { phase, ..Default::default() });
             })
             .schema()
             .build(),
         Kind::of::<ReplicationController>()
-            .table(
-                table::workload::replica_set_columns(),
-                table::workload::replication_controller,
-            )
+            .table(table::workload::replica_set_columns(), table::workload::replication_controller)
             .short_names(&["rc"])
             .categories(&["all"])
             .status()
@@ -165,9 +134,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .defaults(workload::replication_controller)
             .validate(validate::workload::replication_controller)
             .prepare_for_create(|rc| rc.status = Some(Default::default()))
-            .selectable("status.replicas", |rc| {
-                rc.status.as_ref().map_or(0, |s| s.replicas).to_string()
-            })
+            .selectable("status.replicas", |rc| rc.status.as_ref().map_or(0, |s| s.replicas).to_string())
             .schema()
             .build(),
         Kind::of::<PodTemplate>()
@@ -219,33 +186,14 @@ fn pod() -> Kind {
         .selectable("spec.nodeName", |p| spec(p, |s| s.node_name.as_deref()))
         .selectable("spec.restartPolicy", |p| spec(p, |s| s.restart_policy.as_deref()))
         .selectable("spec.schedulerName", |p| spec(p, |s| s.scheduler_name.as_deref()))
-        .selectable("spec.serviceAccountName", |p| {
-            spec(p, |s| s.service_account_name.as_deref())
-        })
+        .selectable("spec.serviceAccountName", |p| spec(p, |s| s.service_account_name.as_deref()))
         .selectable("spec.hostNetwork", |p| {
-            p.spec
-                .as_ref()
-                .and_then(|s| s.host_network)
-                .unwrap_or(false)
-                .to_string()
+            p.spec.as_ref().and_then(|s| s.host_network).unwrap_or(false).to_string()
         })
-        .selectable("status.phase", |p| {
-            p.status
-                .as_ref()
-                .and_then(|s| s.phase.clone())
-                .unwrap_or_default()
-        })
-        .selectable("status.podIP", |p| {
-            p.status
-                .as_ref()
-                .and_then(|s| s.pod_ip.clone())
-                .unwrap_or_default()
-        })
+        .selectable("status.phase", |p| p.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default())
+        .selectable("status.podIP", |p| p.status.as_ref().and_then(|s| s.pod_ip.clone()).unwrap_or_default())
         .selectable("status.nominatedNodeName", |p| {
-            p.status
-                .as_ref()
-                .and_then(|s| s.nominated_node_name.clone())
-                .unwrap_or_default()
+            p.status.as_ref().and_then(|s| s.nominated_node_name.clone()).unwrap_or_default()
         })
         .schema()
         .build()
@@ -260,21 +208,13 @@ fn pod_grace(object: &dyn Object) -> i64 {
     let Some(pod) = object.downcast_ref::<Pod>() else {
         return 0;
     };
-    let phase = pod
-        .status
-        .as_ref()
-        .and_then(|s| s.phase.as_deref())
-        .unwrap_or_default();
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let spec = pod.spec.as_ref();
-    let scheduled = spec
-        .and_then(|s| s.node_name.as_deref())
-        .is_some_and(|n| !n.is_empty());
+    let scheduled = spec.and_then(|s| s.node_name.as_deref()).is_some_and(|n| !n.is_empty());
     if !scheduled || matches!(phase, "Succeeded" | "Failed") {
         return 0;
     }
-    spec.and_then(|s| s.termination_grace_period_seconds)
-        .unwrap_or(default::pod::GRACE_PERIOD_S)
-        .max(0)
+    spec.and_then(|s| s.termination_grace_period_seconds).unwrap_or(default::pod::GRACE_PERIOD_S).max(0)
 }
 
 fn event() -> Kind {
@@ -290,23 +230,13 @@ fn event() -> Kind {
         .selectable("involvedObject.name", |e| involved(e, |o| &o.name))
         .selectable("involvedObject.uid", |e| involved(e, |o| &o.uid))
         .selectable("involvedObject.apiVersion", |e| involved(e, |o| &o.api_version))
-        .selectable("involvedObject.resourceVersion", |e| {
-            involved(e, |o| &o.resource_version)
-        })
+        .selectable("involvedObject.resourceVersion", |e| involved(e, |o| &o.resource_version))
         .selectable("involvedObject.fieldPath", |e| involved(e, |o| &o.field_path))
         .selectable("reason", |e| e.reason.clone().unwrap_or_default())
-        .selectable("reportingComponent", |e| {
-            e.reporting_component.clone().unwrap_or_default()
-        })
+        .selectable("reportingComponent", |e| e.reporting_component.clone().unwrap_or_default())
         .selectable("source", |e| {
-            let source = e
-                .source
-                .as_ref()
-                .and_then(|s| s.component.clone())
-                .filter(|c| !c.is_empty());
-            source
-                .or_else(|| e.reporting_component.clone())
-                .unwrap_or_default()
+            let source = e.source.as_ref().and_then(|s| s.component.clone()).filter(|c| !c.is_empty());
+            source.or_else(|| e.reporting_component.clone()).unwrap_or_default()
         })
         .selectable("type", |e| e.type_.clone().unwrap_or_default())
         .schema()

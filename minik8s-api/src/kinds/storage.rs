@@ -24,11 +24,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .returns_deleted()
             .schema()
             .build(),
-        Kind::of::<CSINode>()
-            .table(table::node_columns(), table::node)
-            .returns_deleted()
-            .schema()
-            .build(),
+        Kind::of::<CSINode>().table(table::node_columns(), table::node).returns_deleted().schema().build(),
         Kind::of::<CSIStorageCapacity>()
             .table(table::capacity_columns(), table::storage_capacity)
             .returns_deleted()

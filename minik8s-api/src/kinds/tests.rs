@@ -67,10 +67,7 @@ fn the_smallest_objects_pass_through_every_step() {
         kind.prepare_for_create(&mut *object);
         let once = object.to_value();
         kind.validate(&*object);
-        assert!(
-            kind.validate_update(&*object, &*object).is_empty(),
-            "{kind:?} differs from itself"
-        );
+        assert!(kind.validate_update(&*object, &*object).is_empty(), "{kind:?} differs from itself");
         kind.default(&mut *object);
         assert_eq!(object.to_value(), once, "{kind:?}");
     }

@@ -22,14 +22,7 @@ pub struct ManifestError {
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            source,
-            index,
-            line,
-            column,
-            message,
-            hint,
-        } = self;
+        let Self { source, index, line, column, message, hint } = self;
         write!(f, "{source}:{line}:{column}: document {}: {message}", index + 1)?;
         if let Some(hint) = hint {
             write!(f, " ({hint})")?;

@@ -33,10 +33,7 @@ impl<'b> Node<'b> {
     }
 
     fn below(&mut self) -> Node<'_> {
-        Node {
-            budget: &mut *self.budget,
-            depth: self.depth + 1,
-        }
+        Node { budget: &mut *self.budget, depth: self.depth + 1 }
     }
 
     fn spend<E: Error>(&mut self, bytes: usize) -> Result<(), E> {
@@ -100,9 +97,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_f64<E: Error>(mut self, value: f64) -> Result<Value, E> {
         self.spend(0)?;
         let number = Number::from_f64(value);
-        number
-            .map(Value::Number)
-            .ok_or_else(|| E::custom(format!("{value} is no number of JSON")))
+        number.map(Value::Number).ok_or_else(|| E::custom(format!("{value} is no number of JSON")))
     }
 
     fn visit_str<E: Error>(mut self, value: &str) -> Result<Value, E> {

@@ -4,11 +4,7 @@ use serde_json::json;
 use super::*;
 
 fn good(text: &str) -> Vec<Value> {
-    load("f.yaml", text)
-        .unwrap_or_else(|e| panic!("{e}"))
-        .into_iter()
-        .map(|d| d.value)
-        .collect()
+    load("f.yaml", text).unwrap_or_else(|e| panic!("{e}")).into_iter().map(|d| d.value).collect()
 }
 
 fn wrong(text: &str) -> String {
@@ -20,10 +16,7 @@ fn documents() {
     let text = "# first\n---\napiVersion: v1\nkind: A\n---\n---   \n# nothing\n\n--- # with a comment\n\nkind: B\n\
                 apiVersion: x/v1\n...\n";
     let documents = load("f.yaml", text).unwrap();
-    let places: Vec<_> = documents
-        .iter()
-        .map(|d| (d.kind(), d.api_version(), d.index, d.line))
-        .collect();
+    let places: Vec<_> = documents.iter().map(|d| (d.kind(), d.api_version(), d.index, d.line)).collect();
     assert_eq!(places, [("A", "v1", 0, 3), ("B", "x/v1", 1, 11)]);
     assert_eq!(good(""), Vec::<Value>::new());
     assert_eq!(good("# only\n---\n# comments"), Vec::<Value>::new());
@@ -43,26 +36,18 @@ fn json_with_tabs_and_several_objects() {
         "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"A\"\n}\n{\"apiVersion\": \"v1\", \"kind\": \"B\"}";
     assert_eq!(
         good(text),
-        [
-            json!({"apiVersion": "v1", "kind": "A"}),
-            json!({"apiVersion": "v1", "kind": "B"})
-        ]
+        [json!({"apiVersion": "v1", "kind": "A"}), json!({"apiVersion": "v1", "kind": "B"})]
     );
     let words = wrong("{\"apiVersion\": \"v1\",\n \"kind\": \"A\",\n \"kind\": \"B\"}");
-    assert!(
-        words.starts_with("f.yaml:3:") && words.contains("the key `kind` stands here twice"),
-        "{words}"
-    );
+    assert!(words.starts_with("f.yaml:3:") && words.contains("the key `kind` stands here twice"), "{words}");
 }
 
 #[test]
 fn lists_stand_for_their_items() {
     let text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: A}\n- apiVersion: v1\n  kind: BList\n  \
                 items: [{x: 1}]\n";
-    let expected = [
-        json!({"apiVersion": "v1", "kind": "A"}),
-        json!({"apiVersion": "v1", "kind": "B", "x": 1}),
-    ];
+    let expected =
+        [json!({"apiVersion": "v1", "kind": "A"}), json!({"apiVersion": "v1", "kind": "B", "x": 1})];
     assert_eq!(good(text), expected);
     assert!(wrong("apiVersion: v1\nkind: List\nitems: [{kind: Pod}]").contains("add `apiVersion: v1`"));
 }
@@ -96,21 +81,12 @@ fn errors_say_where() {
     );
     let cases = [
         ("apiVersion: v1\nkind: A\nspec:\n\tx: 1\n", "indent with spaces"),
-        (
-            "apiVersion: v1\nkind: A\nspec:\n  x: 1\n  x: 2\n",
-            "the key `x` stands here twice",
-        ),
+        ("apiVersion: v1\nkind: A\nspec:\n  x: 1\n  x: 2\n", "the key `x` stands here twice"),
         ("- a\n- b\n", "expected an object, found a list"),
         ("just a text", "expected an object, found a text"),
-        (
-            "apiVersion: v1\nmetadata: {}\n",
-            "kind is missing (every object says what it is",
-        ),
+        ("apiVersion: v1\nmetadata: {}\n", "kind is missing (every object says what it is"),
         ("apiVersion: v1\nKind: Pod\n", "`Kind` must be written `kind`"),
-        (
-            "apiversion: v1\nkind: Pod\n",
-            "`apiversion` must be written `apiVersion`",
-        ),
+        ("apiversion: v1\nkind: Pod\n", "`apiversion` must be written `apiVersion`"),
         ("kind: Deployment\n", "add `apiVersion: apps/v1`"),
         ("apiVersion: v1\nkind: A\nx: !tag 1\n", "tags such as"),
         ("apiVersion: v1\nkind: A\nx: .nan\n", "no number of JSON"),
@@ -128,27 +104,14 @@ fn bombs_are_refused() {
         bomb += &format!("a{i}: &a{i} [{list}]\n");
     }
     let words = wrong(&bomb);
-    assert!(
-        words.contains("aliases make it larger") || words.contains("repetition limit"),
-        "{words}"
-    );
+    assert!(words.contains("aliases make it larger") || words.contains("repetition limit"), "{words}");
     // Just one level, but of a long text.
     let long = "x".repeat(1024 * 1024);
     let aliases = vec!["*a"; 20].join(", ");
-    let words = wrong(&format!(
-        "apiVersion: v1\nkind: A\na: &a {long}\nb: [{aliases}]\n"
-    ));
+    let words = wrong(&format!("apiVersion: v1\nkind: A\na: &a {long}\nb: [{aliases}]\n"));
     assert!(words.contains("aliases make it larger"), "{words}");
-    let deep = format!(
-        "apiVersion: v1\nkind: A\na: {}{}\n",
-        "[".repeat(101),
-        "]".repeat(101)
-    );
-    assert!(
-        wrong(&deep).contains("nested more than 100 deep"),
-        "{}",
-        wrong(&deep)
-    );
+    let deep = format!("apiVersion: v1\nkind: A\na: {}{}\n", "[".repeat(101), "]".repeat(101));
+    assert!(wrong(&deep).contains("nested more than 100 deep"), "{}", wrong(&deep));
     let large = " ".repeat(MAX_BYTES + 1);
     assert!(wrong(&large).contains("more than the 3145728 that a manifest may have"));
 }

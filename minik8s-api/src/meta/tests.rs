@@ -5,11 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::*;
 
 fn meta(name: &str) -> ObjectMeta {
-    ObjectMeta {
-        name: Some(name.to_owned()),
-        namespace: Some("default".to_owned()),
-        ..Default::default()
-    }
+    ObjectMeta { name: Some(name.to_owned()), namespace: Some("default".to_owned()), ..Default::default() }
 }
 
 fn messages(errors: &FieldErrors) -> Vec<String> {
@@ -37,10 +33,7 @@ fn names_by_kind() {
     assert!(validate(&role, &Kind::of::<ClusterRole>().build()).is_empty());
     role.name = Some("a/b".to_owned());
     let wrong = messages(&validate(&role, &Kind::of::<ClusterRole>().build()));
-    assert_eq!(
-        wrong,
-        ["metadata.name: Invalid value: \"a/b\": may not contain '/'"]
-    );
+    assert_eq!(wrong, ["metadata.name: Invalid value: \"a/b\": may not contain '/'"]);
 }
 
 #[test]
@@ -61,10 +54,7 @@ fn namespaces_and_missing_names() {
 #[test]
 fn prefixes_may_end_with_a_dash() {
     let kind = Kind::of::<ConfigMap>().build();
-    let with = |prefix: &str| ObjectMeta {
-        generate_name: Some(prefix.to_owned()),
-        ..meta("a")
-    };
+    let with = |prefix: &str| ObjectMeta { generate_name: Some(prefix.to_owned()), ..meta("a") };
     assert!(validate(&with("web-"), &kind).is_empty());
     assert!(!validate(&with("-"), &kind).is_empty());
     assert!(!validate(&with("Web-"), &kind).is_empty());
@@ -98,10 +88,7 @@ fn labels_annotations_owners_finalizers() {
     object = meta("a");
     object.annotations = map(&[("k", &"x".repeat(ANNOTATIONS_MAX))]);
     let wrong = messages(&validate(&object, &kind));
-    assert_eq!(
-        wrong,
-        ["metadata.annotations: Too long: may not be more than 262144 bytes"]
-    );
+    assert_eq!(wrong, ["metadata.annotations: Too long: may not be more than 262144 bytes"]);
 }
 
 #[test]
@@ -111,12 +98,7 @@ fn updates_keep_what_identifies() {
     old.uid = Some("1".to_owned());
     old.generation = Some(2);
     assert!(validate_update(&old, &old, &kind).is_empty());
-    let new = ObjectMeta {
-        name: Some("b".to_owned()),
-        uid: None,
-        generation: Some(1),
-        ..old.clone()
-    };
+    let new = ObjectMeta { name: Some("b".to_owned()), uid: None, generation: Some(1), ..old.clone() };
     assert_eq!(
         messages(&validate_update(&new, &old, &kind)),
         [
@@ -130,8 +112,5 @@ fn updates_keep_what_identifies() {
     new.finalizers = Some(vec!["a.b/c".to_owned()]);
     let wrong = messages(&validate_update(&new, &old, &kind));
     assert_eq!(wrong.len(), 1);
-    assert!(
-        wrong[0].ends_with("found new finalizers []string{\"a.b/c\"}"),
-        "{wrong:?}"
-    );
+    assert!(wrong[0].ends_with("found new finalizers []string{\"a.b/c\"}"), "{wrong:?}");
 }

@@ -84,12 +84,8 @@ pub(crate) fn kind() -> Kind {
 }
 
 fn row(dns: &DNS, now: Timestamp) -> Vec<Cell> {
-    let paths: Vec<_> = dns
-        .spec
-        .paths
-        .iter()
-        .map(|p| format!("{}={}:{}", p.path, p.service_name, p.service_port))
-        .collect();
+    let paths: Vec<_> =
+        dns.spec.paths.iter().map(|p| format!("{}={}:{}", p.path, p.service_name, p.service_port)).collect();
     vec![
         dns.metadata.name.clone().unwrap_or_default().into(),
         dns.spec.host.clone().into(),
@@ -147,29 +143,12 @@ mod tests {
             service_port: port,
         };
         let wrong = |host: &str, paths: &[DnsPath]| -> Vec<String> {
-            let dns = DNS::new(
-                "x",
-                DnsSpec {
-                    host: host.to_owned(),
-                    paths: paths.to_vec(),
-                },
-            );
+            let dns = DNS::new("x", DnsSpec { host: host.to_owned(), paths: paths.to_vec() });
             validate(&dns).0.iter().map(ToString::to_string).collect()
         };
-        assert_eq!(
-            wrong("a.b", &[path("/", "s", 80), path("/x", "s", 81)]),
-            Vec::<String>::new()
-        );
-        assert_eq!(
-            wrong("", &[]),
-            ["spec.host: Required value", "spec.paths: Required value"]
-        );
-        let paths = [
-            path("/a", "s", 1),
-            path("/a/", "s", 1),
-            path("b", "s", 1),
-            path("/c", "", 0),
-        ];
+        assert_eq!(wrong("a.b", &[path("/", "s", 80), path("/x", "s", 81)]), Vec::<String>::new());
+        assert_eq!(wrong("", &[]), ["spec.host: Required value", "spec.paths: Required value"]);
+        let paths = [path("/a", "s", 1), path("/a/", "s", 1), path("b", "s", 1), path("/c", "", 0)];
         assert_eq!(
             wrong("a", &paths),
             [

@@ -27,11 +27,7 @@ impl Definitions {
     /// The definitions of `kinds` and of what every API needs. Kinds without a schema are objects of any fields.
     pub(super) fn of<'a>(kinds: impl Iterator<Item = &'a Arc<Kind>>) -> Self {
         let mut all = Self::default();
-        for schema in [
-            schema_of::<ListMeta>(),
-            schema_of::<ObjectMeta>(),
-            schema_of::<Status>(),
-        ] {
+        for schema in [schema_of::<ListMeta>(), schema_of::<ObjectMeta>(), schema_of::<Status>()] {
             all.add(schema, META);
         }
         all.add(schema_of::<DeleteOptions>(), META);
@@ -56,10 +52,7 @@ impl Definitions {
 
     /// All schemas in the form of one version.
     pub(super) fn written(&self, version: Version) -> Map<String, Value> {
-        self.schemas
-            .iter()
-            .map(|(name, schema)| (name.clone(), write(schema, version)))
-            .collect()
+        self.schemas.iter().map(|(name, schema)| (name.clone(), write(schema, version))).collect()
     }
 
     /// Adds a schema and the definitions below it. Names without dots are those of the types of custom resources,
@@ -97,19 +90,13 @@ impl Definitions {
             for (field, schema) in type_meta() {
                 properties.entry(field).or_insert(schema);
             }
-            properties
-                .entry("metadata")
-                .or_insert_with(|| json!({"$ref": format!("{META}.ObjectMeta")}));
+            properties.entry("metadata").or_insert_with(|| json!({"$ref": format!("{META}.ObjectMeta")}));
         }
     }
 }
 
 fn key(kind: &Kind) -> (String, String, String) {
-    (
-        kind.group.to_string(),
-        kind.version.to_string(),
-        kind.kind.to_string(),
-    )
+    (kind.group.to_string(), kind.version.to_string(), kind.kind.to_string())
 }
 
 /// The name of a kind's definition: `io.k8s.api.core.v1.Pod`, or `dev.example.v1.Thing` for `things.example.dev`.
@@ -133,10 +120,7 @@ fn type_meta() -> [(&'static str, Value); 2] {
             "apiVersion",
             json!({"type": "string", "description": "The group and version of the kind, such as `apps/v1`."}),
         ),
-        (
-            "kind",
-            json!({"type": "string", "description": "The kind of the object, in CamelCase."}),
-        ),
+        ("kind", json!({"type": "string", "description": "The kind of the object, in CamelCase."})),
     ]
 }
 
@@ -157,9 +141,7 @@ fn list(kind: &Kind, name: &str) -> Value {
 }
 
 fn schema_of<T: schemars::JsonSchema>() -> Value {
-    schemars::SchemaGenerator::default()
-        .into_root_schema_for::<T>()
-        .to_value()
+    schemars::SchemaGenerator::default().into_root_schema_for::<T>().to_value()
 }
 
 /// Drops what only JSON Schema has: null as a type, defaults of null, titles.
@@ -193,10 +175,9 @@ fn neutral(schema: Value, qualify: &impl Fn(&str) -> String) -> Value {
         let value = match (key.as_str(), value) {
             ("$schema" | "title" | "nullable", _) | ("default", Value::Null) => continue,
             ("$ref", Value::String(to)) => qualify(to.strip_prefix("#/$defs/").unwrap_or(&to)).into(),
-            ("properties" | "patternProperties", Value::Object(properties)) => properties
-                .into_iter()
-                .map(|(k, v)| (k, neutral(v, qualify)))
-                .collect(),
+            ("properties" | "patternProperties", Value::Object(properties)) => {
+                properties.into_iter().map(|(k, v)| (k, neutral(v, qualify))).collect()
+            }
             ("items" | "additionalProperties" | "not", value @ Value::Object(_)) => neutral(value, qualify),
             ("oneOf" | "anyOf" | "allOf", Value::Array(options)) => {
                 options.into_iter().map(|o| neutral(o, qualify)).collect()
@@ -271,17 +252,13 @@ fn write(schema: &Value, version: Version) -> Value {
                 continue;
             }
             ("x-kubernetes-int-or-string", _, Version::V3) => {
-                out.insert(
-                    "oneOf".to_owned(),
-                    json!([{"type": "integer"}, {"type": "string"}]),
-                );
+                out.insert("oneOf".to_owned(), json!([{"type": "integer"}, {"type": "string"}]));
                 out.insert("format".to_owned(), "int-or-string".into());
                 continue;
             }
-            ("properties", Value::Object(properties), _) => properties
-                .iter()
-                .map(|(k, v)| (k.clone(), write(v, version)))
-                .collect(),
+            ("properties", Value::Object(properties), _) => {
+                properties.iter().map(|(k, v)| (k.clone(), write(v, version))).collect()
+            }
             ("items" | "additionalProperties" | "not", value, _) => write(value, version),
             ("oneOf" | "anyOf" | "allOf", Value::Array(options), _) => {
                 options.iter().map(|o| write(o, version)).collect()

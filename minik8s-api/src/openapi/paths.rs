@@ -10,72 +10,37 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
 /// `api/v1` or `apis/GROUP/VERSION`.
 pub(super) fn root(group: &str, version: &str) -> String {
-    if group.is_empty() {
-        format!("api/{version}")
-    } else {
-        format!("apis/{group}/{version}")
-    }
+    if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") }
 }
 
 /// A query parameter: its name, its type and what it does.
 type Parameter = (&'static str, &'static str, &'static str);
 
 const PRETTY: Parameter = ("pretty", "string", "If `true`, the answer is indented.");
-const DRY_RUN: Parameter = (
-    "dryRun",
-    "string",
-    "With `All`, everything is checked and nothing is changed.",
-);
-const MANAGER: Parameter = (
-    "fieldManager",
-    "string",
-    "Who makes the change, for `managedFields`.",
-);
+const DRY_RUN: Parameter = ("dryRun", "string", "With `All`, everything is checked and nothing is changed.");
+const MANAGER: Parameter = ("fieldManager", "string", "Who makes the change, for `managedFields`.");
 const VALIDATION: Parameter = (
     "fieldValidation",
     "string",
     "What to do about fields that the kind does not have: `Ignore`, `Warn` or `Strict`.",
 );
-const FORCE: Parameter = (
-    "force",
-    "boolean",
-    "For apply patches: take over fields that another manager owns.",
-);
+const FORCE: Parameter =
+    ("force", "boolean", "For apply patches: take over fields that another manager owns.");
 const LIST: [Parameter; 10] = [
     ("labelSelector", "string", "Only objects with these labels."),
     ("fieldSelector", "string", "Only objects with these fields."),
     ("limit", "integer", "At most that many objects."),
     ("continue", "string", "The token of the page before."),
     ("resourceVersion", "string", "How recent the answer must be."),
-    (
-        "resourceVersionMatch",
-        "string",
-        "How to read `resourceVersion`: `Exact` or `NotOlderThan`.",
-    ),
-    (
-        "timeoutSeconds",
-        "integer",
-        "End the watch after that many seconds.",
-    ),
+    ("resourceVersionMatch", "string", "How to read `resourceVersion`: `Exact` or `NotOlderThan`."),
+    ("timeoutSeconds", "integer", "End the watch after that many seconds."),
     ("watch", "boolean", "Follow changes instead of listing."),
     ("allowWatchBookmarks", "boolean", "Send a bookmark now and then."),
-    (
-        "sendInitialEvents",
-        "boolean",
-        "Begin the watch with the present state.",
-    ),
+    ("sendInitialEvents", "boolean", "Begin the watch with the present state."),
 ];
 const DELETE: [Parameter; 3] = [
-    (
-        "gracePeriodSeconds",
-        "integer",
-        "Seconds that the object is given to end; 0 for none.",
-    ),
-    (
-        "propagationPolicy",
-        "string",
-        "What becomes of what it owns: `Orphan`, `Background` or `Foreground`.",
-    ),
+    ("gracePeriodSeconds", "integer", "Seconds that the object is given to end; 0 for none."),
+    ("propagationPolicy", "string", "What becomes of what it owns: `Orphan`, `Background` or `Foreground`."),
     DRY_RUN,
 ];
 
@@ -94,11 +59,7 @@ pub(super) fn of(kind: &Kind, definitions: &Definitions, version: Version) -> Ma
     let name = definitions.name(kind).to_owned();
     let list = format!("{name}List");
     let root = format!("/{}", root(&kind.group, &kind.version));
-    let home = if kind.namespaced {
-        format!("{root}/namespaces/{{namespace}}")
-    } else {
-        root.clone()
-    };
+    let home = if kind.namespaced { format!("{root}/namespaces/{{namespace}}") } else { root.clone() };
     let mut paths = Map::new();
     let mut add = |path: String, operations: Vec<Operation>| {
         paths.insert(path.clone(), item(kind, &path, operations, version));
@@ -139,17 +100,10 @@ pub(super) fn of(kind: &Kind, definitions: &Definitions, version: Version) -> Ma
     delete_many.body = options();
     add(
         collection.clone(),
-        vec![
-            read("get", "list", &listing, &list),
-            write("post", "post", &writing),
-            delete_many,
-        ],
+        vec![read("get", "list", &listing, &list), write("post", "post", &writing), delete_many],
     );
     if kind.namespaced {
-        add(
-            format!("{root}/{}", kind.plural),
-            vec![read("get", "list", &listing, &list)],
-        );
+        add(format!("{root}/{}", kind.plural), vec![read("get", "list", &listing, &list)]);
     }
     let object = format!("{collection}/{{name}}");
     let mut delete = read("delete", "delete", &deleting, &status);
@@ -165,24 +119,15 @@ pub(super) fn of(kind: &Kind, definitions: &Definitions, version: Version) -> Ma
 
 fn item(kind: &Kind, path: &str, operations: Vec<Operation>, version: Version) -> Value {
     let mut item = Map::new();
-    let in_path = [
-        ("name", "The name of the object."),
-        ("namespace", "The namespace of the object."),
-    ];
-    let in_path = in_path
-        .into_iter()
-        .filter(|(name, _)| path.contains(&format!("{{{name}}}")));
-    let shared: Vec<_> = in_path
-        .map(|(name, description)| parameter(name, "path", "string", description, version))
-        .collect();
+    let in_path = [("name", "The name of the object."), ("namespace", "The namespace of the object.")];
+    let in_path = in_path.into_iter().filter(|(name, _)| path.contains(&format!("{{{name}}}")));
+    let shared: Vec<_> =
+        in_path.map(|(name, description)| parameter(name, "path", "string", description, version)).collect();
     if !shared.is_empty() {
         item.insert("parameters".to_owned(), shared.into());
     }
     for operation in operations {
-        item.insert(
-            operation.method.to_owned(),
-            written(kind, path, &operation, version),
-        );
+        item.insert(operation.method.to_owned(), written(kind, path, &operation, version));
     }
     Value::Object(item)
 }
@@ -228,10 +173,7 @@ fn written(kind: &Kind, path: &str, operation: &Operation, version: Version) -> 
         responses.insert((*code).to_owned(), response);
     }
     let patch = operation.method == "patch";
-    let schema = operation
-        .body
-        .as_ref()
-        .map_or_else(|| json!({"type": "object"}), reference);
+    let schema = operation.body.as_ref().map_or_else(|| json!({"type": "object"}), reference);
     match version {
         Version::V2 => {
             out["produces"] = json!(["application/json"]);
@@ -243,10 +185,8 @@ fn written(kind: &Kind, path: &str, operation: &Operation, version: Version) -> 
             }
         }
         Version::V3 if patch => {
-            let content: Map<_, _> = PATCHES
-                .into_iter()
-                .map(|t| (t.to_owned(), json!({"schema": schema})))
-                .collect();
+            let content: Map<_, _> =
+                PATCHES.into_iter().map(|t| (t.to_owned(), json!({"schema": schema}))).collect();
             out["requestBody"] = json!({"required": true, "content": content});
         }
         Version::V3 if operation.body.is_some() => {

@@ -278,51 +278,30 @@ fn texts(value: &Value) -> Vec<String> {
 
 fn any(value: &Value) -> Any {
     // JSON is YAML.
-    Any {
-        yaml: value.to_string(),
-    }
+    Any { yaml: value.to_string() }
 }
 
 fn entries<T>(value: &Value, each: impl Fn(String, &Value) -> T) -> Vec<T> {
-    value
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| each(name.clone(), value))
-        .collect()
+    value.as_object().into_iter().flatten().map(|(name, value)| each(name.clone(), value)).collect()
 }
 
 fn schemas(value: &Value) -> Schemas {
-    Schemas {
-        entries: entries(value, |name, value| NamedSchema {
-            name,
-            value: Some(schema(value)),
-        }),
-    }
+    Schemas { entries: entries(value, |name, value| NamedSchema { name, value: Some(schema(value)) }) }
 }
 
 fn extensions(fields: &Object) -> Vec<NamedAny> {
     fields
         .iter()
         .filter(|(name, _)| name.starts_with("x-"))
-        .map(|(name, value)| NamedAny {
-            name: name.clone(),
-            value: Some(any(value)),
-        })
+        .map(|(name, value)| NamedAny { name: name.clone(), value: Some(any(value)) })
         .collect()
 }
 
 fn schema(value: &Value) -> Schema {
     let additional = value.get("additionalProperties").map(|a| {
         Box::new(match a {
-            Value::Bool(b) => AdditionalProperties {
-                schema: None,
-                boolean: Some(*b),
-            },
-            other => AdditionalProperties {
-                schema: Some(Box::new(schema(other))),
-                boolean: None,
-            },
+            Value::Bool(b) => AdditionalProperties { schema: None, boolean: Some(*b) },
+            other => AdditionalProperties { schema: Some(Box::new(schema(other))), boolean: None },
         })
     });
     Schema {
@@ -333,18 +312,9 @@ fn schema(value: &Value) -> Schema {
         required: texts(&value["required"]),
         variants: value["enum"].as_array().into_iter().flatten().map(any).collect(),
         additional_properties: additional,
-        type_: value["type"].as_str().map(|t| Strings {
-            value: vec![t.to_owned()],
-        }),
-        items: value.get("items").map(|i| Items {
-            schema: vec![schema(i)],
-        }),
-        all_of: value["allOf"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(schema)
-            .collect(),
+        type_: value["type"].as_str().map(|t| Strings { value: vec![t.to_owned()] }),
+        items: value.get("items").map(|i| Items { schema: vec![schema(i)] }),
+        all_of: value["allOf"].as_array().into_iter().flatten().map(schema).collect(),
         properties: value.get("properties").map(schemas),
         extensions: value.as_object().map(extensions).unwrap_or_default(),
     }
@@ -364,19 +334,9 @@ fn path_item(value: &Value) -> PathItem {
 
 fn operation(value: &Value) -> Operation {
     let responses = entries(&value["responses"], |name, value| {
-        let schema = value.get("schema").map(|s| SchemaItem {
-            schema: Some(schema(s)),
-        });
-        let response = Response {
-            description: text(&value["description"]),
-            schema,
-        };
-        NamedResponse {
-            name,
-            value: Some(ResponseValue {
-                response: Some(response),
-            }),
-        }
+        let schema = value.get("schema").map(|s| SchemaItem { schema: Some(schema(s)) });
+        let response = Response { description: text(&value["description"]), schema };
+        NamedResponse { name, value: Some(ResponseValue { response: Some(response) }) }
     });
     Operation {
         operation_id: text(&value["operationId"]),
@@ -394,50 +354,22 @@ fn parameters(value: &Value) -> Vec<ParametersItem> {
         let (description, type_) = (text(&value["description"]), text(&value["type"]));
         let required = value["required"] == true;
         let unique_items = value["uniqueItems"] == true;
-        let non_body = |query, path| Parameter {
-            body: None,
-            other: Some(NonBodyParameter { query, path }),
-        };
+        let non_body = |query, path| Parameter { body: None, other: Some(NonBodyParameter { query, path }) };
         match in_.as_str() {
             "body" => {
                 let schema = value.get("schema").map(schema);
-                Parameter {
-                    body: Some(BodyParameter {
-                        name,
-                        in_,
-                        required,
-                        schema,
-                    }),
-                    other: None,
-                }
+                Parameter { body: Some(BodyParameter { name, in_, required, schema }), other: None }
             }
             "path" => {
-                let path = PathParameter {
-                    required,
-                    in_,
-                    description,
-                    name,
-                    type_,
-                    unique_items,
-                };
+                let path = PathParameter { required, in_, description, name, type_, unique_items };
                 non_body(None, Some(path))
             }
             _ => {
-                let query = QueryParameter {
-                    required,
-                    in_,
-                    description,
-                    name,
-                    type_,
-                    unique_items,
-                };
+                let query = QueryParameter { required, in_, description, name, type_, unique_items };
                 non_body(Some(query), None)
             }
         }
     };
     let list = value.as_array().into_iter().flatten();
-    list.map(|v| ParametersItem {
-        parameter: Some(parameter(v)),
-    })
-    .collect()
+    list.map(|v| ParametersItem { parameter: Some(parameter(v)) }).collect()
 }

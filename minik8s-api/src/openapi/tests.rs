@@ -11,26 +11,15 @@ fn version_2_describes_every_kind() {
     for kind in registry.iter() {
         let gvk = definitions::gvk(kind, "");
         let of_kind = |(_, d): &(&String, &Value)| d[GVK].as_array().is_some_and(|a| a.contains(&gvk));
-        assert!(
-            definitions.iter().any(|d| of_kind(&d)),
-            "{kind:?} has no definition"
-        );
+        assert!(definitions.iter().any(|d| of_kind(&d)), "{kind:?} has no definition");
     }
     let known: BTreeSet<_> = definitions.keys().cloned().collect();
-    let missing: Vec<_> = references(&document)
-        .into_iter()
-        .filter(|r| !known.contains(r))
-        .collect();
+    let missing: Vec<_> = references(&document).into_iter().filter(|r| !known.contains(r)).collect();
     assert_eq!(missing, Vec::<String>::new());
     let text = document.to_string();
-    for leftover in [
-        "#/$defs",
-        "\"null\"",
-        "\"oneOf\":[",
-        "\"anyOf\":[",
-        "json-schema.org/draft/2020",
-        "\"title\":\"io.",
-    ] {
+    for leftover in
+        ["#/$defs", "\"null\"", "\"oneOf\":[", "\"anyOf\":[", "json-schema.org/draft/2020", "\"title\":\"io."]
+    {
         assert!(!text.contains(leftover), "{leftover} is left");
     }
 }
@@ -39,33 +28,16 @@ fn version_2_describes_every_kind() {
 fn fields_keep_their_words_and_get_their_merge_keys() {
     let document = v2_json(&Registry::builtin());
     let spec = &document["definitions"]["io.k8s.api.core.v1.PodSpec"]["properties"];
-    assert!(
-        spec["containers"]["description"]
-            .as_str()
-            .unwrap()
-            .contains("containers")
-    );
-    assert_eq!(
-        spec["containers"]["items"]["$ref"],
-        "#/definitions/io.k8s.api.core.v1.Container"
-    );
+    assert!(spec["containers"]["description"].as_str().unwrap().contains("containers"));
+    assert_eq!(spec["containers"]["items"]["$ref"], "#/definitions/io.k8s.api.core.v1.Container");
     assert_eq!(spec["containers"]["x-kubernetes-patch-merge-key"], "name");
     assert_eq!(spec["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
     let port = &document["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
-    assert_eq!(
-        (&port["type"], &port["format"]),
-        (&json!("string"), &json!("int-or-string"))
-    );
-    assert_eq!(
-        document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"]["type"],
-        "string"
-    );
+    assert_eq!((&port["type"], &port["format"]), (&json!("string"), &json!("int-or-string")));
+    assert_eq!(document["definitions"]["io.k8s.apimachinery.pkg.api.resource.Quantity"]["type"], "string");
     let dns = &document["definitions"]["io.minik8s.v1.DNS"]["properties"];
     assert_eq!(dns["spec"]["$ref"], "#/definitions/io.minik8s.v1.DnsSpec");
-    assert_eq!(
-        dns["metadata"]["$ref"],
-        "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
-    );
+    assert_eq!(dns["metadata"]["$ref"], "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
 }
 
 #[test]
@@ -75,16 +47,8 @@ fn patches_say_that_they_can_be_dry() {
     let three = v3(&registry, "apps", "v1").unwrap();
     for document in [two, three] {
         let patch = &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
-        assert_eq!(
-            patch[GVK],
-            json!({"group": "apps", "version": "v1", "kind": "Deployment"})
-        );
-        let names: Vec<_> = patch["parameters"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|p| &p["name"])
-            .collect();
+        assert_eq!(patch[GVK], json!({"group": "apps", "version": "v1", "kind": "Deployment"}));
+        let names: Vec<_> = patch["parameters"].as_array().unwrap().iter().map(|p| &p["name"]).collect();
         for name in ["dryRun", "fieldValidation", "fieldManager", "force"] {
             assert!(names.contains(&&json!(name)), "{name} in {names:?}");
         }
@@ -95,9 +59,7 @@ fn patches_say_that_they_can_be_dry() {
 fn version_3_by_group() {
     let registry = Registry::builtin();
     let index = v3_index(&registry);
-    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"]
-        .as_str()
-        .unwrap();
+    let url = index["paths"]["apis/apps/v1"]["serverRelativeURL"].as_str().unwrap();
     assert!(url.starts_with("/openapi/v3/apis/apps/v1?hash="), "{url}");
     assert_eq!(v3_index(&registry), index);
     let core = v3(&registry, "", "v1").unwrap();
@@ -105,11 +67,7 @@ fn version_3_by_group() {
     assert_eq!(pod[GVK], json!([{"group": "", "version": "v1", "kind": "Pod"}]));
     let reference = json!([{"$ref": "#/components/schemas/io.k8s.api.core.v1.PodSpec"}]);
     assert_eq!(pod["properties"]["spec"]["allOf"], reference);
-    assert!(
-        core["components"]["schemas"]
-            .get("io.k8s.api.apps.v1.Deployment")
-            .is_none()
-    );
+    assert!(core["components"]["schemas"].get("io.k8s.api.apps.v1.Deployment").is_none());
     assert_eq!(v3(&registry, "apps", "v2"), None);
 }
 
@@ -127,11 +85,7 @@ fn merge_keys_agree_with_the_schemas() {
             };
             let target = schema["$ref"].as_str().or(schema["items"]["$ref"].as_str());
             if !field.type_name.is_empty() && property != "metadata" {
-                assert_eq!(
-                    target.unwrap().rsplit('.').next().unwrap(),
-                    field.type_name,
-                    "{name}.{property}"
-                );
+                assert_eq!(target.unwrap().rsplit('.').next().unwrap(), field.type_name, "{name}.{property}");
             }
             if let Some(key) = field.strategy.merge_key() {
                 assert_eq!(schema["type"], "array", "{name}.{property}");
@@ -181,32 +135,21 @@ fn the_protobuf_says_the_same() {
         out
     }
     fn get(message: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
-        fields(message)
-            .into_iter()
-            .filter(move |(n, _)| *n == number)
-            .map(|(_, b)| b)
+        fields(message).into_iter().filter(move |(n, _)| *n == number).map(|(_, b)| b)
     }
     fn named<'a>(entries: &'a [u8], number: u64, name: &str) -> &'a [u8] {
         let entry = get(entries, number).find(|e| get(e, 1).next() == Some(name.as_bytes()));
-        get(entry.unwrap_or_else(|| panic!("no {name}")), 2)
-            .next()
-            .unwrap()
+        get(entry.unwrap_or_else(|| panic!("no {name}")), 2).next().unwrap()
     }
 
     let registry = Registry::builtin();
     let json = v2_json(&registry);
     let bytes = v2_protobuf(&registry);
     let definitions = get(&bytes, 9).next().unwrap();
-    assert_eq!(
-        get(definitions, 1).count(),
-        json["definitions"].as_object().unwrap().len()
-    );
+    assert_eq!(get(definitions, 1).count(), json["definitions"].as_object().unwrap().len());
     let spec = named(definitions, 1, "io.k8s.api.core.v1.PodSpec");
     let containers = named(get(spec, 25).next().unwrap(), 1, "containers");
-    assert_eq!(
-        get(get(containers, 22).next().unwrap(), 1).next(),
-        Some(&b"array"[..])
-    );
+    assert_eq!(get(get(containers, 22).next().unwrap(), 1).next(), Some(&b"array"[..]));
     let key = named(containers, 31, "x-kubernetes-patch-merge-key");
     assert_eq!(get(key, 2).next(), Some(&b"\"name\""[..]));
 

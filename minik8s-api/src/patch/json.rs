@@ -21,11 +21,8 @@ pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
         .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
     let mut out = original.clone();
     json_patch::patch(&mut out, &operations).map_err(|e| {
-        let operation = patch
-            .get(e.operation)
-            .and_then(|o| o.get("op"))
-            .and_then(Value::as_str)
-            .unwrap_or("?");
+        let operation =
+            patch.get(e.operation).and_then(|o| o.get("op")).and_then(Value::as_str).unwrap_or("?");
         PatchError::DoesNotApply(format!(
             "operation {} ({operation} {}) of the JSON patch does not apply: {}",
             e.operation, e.path, e.kind
@@ -65,16 +62,8 @@ mod tests {
         assert_eq!(failed.to_string(), words);
         let missing = apply(&original, &json!([{"op": "remove", "path": "/b"}])).unwrap_err();
         assert_eq!(missing.code(), 422);
-        for malformed in [
-            json!({"a": 2}),
-            json!([{"op": "frob", "path": "/a"}]),
-            json!([{"op": "add"}]),
-        ] {
-            assert_eq!(
-                apply(&original, &malformed).unwrap_err().code(),
-                400,
-                "{malformed}"
-            );
+        for malformed in [json!({"a": 2}), json!([{"op": "frob", "path": "/a"}]), json!([{"op": "add"}])] {
+            assert_eq!(apply(&original, &malformed).unwrap_err().code(), 400, "{malformed}");
         }
         let op = json!({"op": "test", "path": "/a", "value": 1});
         let many = Value::Array(vec![op; MAX_OPERATIONS + 1]);

@@ -92,9 +92,7 @@ pub fn field(parent: &str, name: &str) -> Option<Field> {
         (status, "conditions") if CONDITIONS.contains(&status) => (Strategy::Merge("type"), ""),
 
         _ => {
-            let edge = EDGES
-                .iter()
-                .find(|(from, field, _)| *from == parent && *field == name)?;
+            let edge = EDGES.iter().find(|(from, field, _)| *from == parent && *field == name)?;
             (Strategy::Default, edge.2)
         }
     };
@@ -135,17 +133,9 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("Deployment", "spec", "DeploymentSpec"),
     ("Deployment", "status", "DeploymentStatus"),
     ("DeploymentSpec", "template", "PodTemplateSpec"),
-    (
-        "EphemeralVolumeSource",
-        "volumeClaimTemplate",
-        "PersistentVolumeClaimTemplate",
-    ),
+    ("EphemeralVolumeSource", "volumeClaimTemplate", "PersistentVolumeClaimTemplate"),
     ("FlowSchema", "status", "FlowSchemaStatus"),
-    (
-        "HorizontalPodAutoscaler",
-        "status",
-        "HorizontalPodAutoscalerStatus",
-    ),
+    ("HorizontalPodAutoscaler", "status", "HorizontalPodAutoscalerStatus"),
     ("Job", "spec", "JobSpec"),
     ("Job", "status", "JobStatus"),
     ("JobSpec", "template", "PodTemplateSpec"),
@@ -161,11 +151,7 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("PodDisruptionBudget", "status", "PodDisruptionBudgetStatus"),
     ("PodTemplate", "template", "PodTemplateSpec"),
     ("PodTemplateSpec", "spec", "PodSpec"),
-    (
-        "PriorityLevelConfiguration",
-        "status",
-        "PriorityLevelConfigurationStatus",
-    ),
+    ("PriorityLevelConfiguration", "status", "PriorityLevelConfigurationStatus"),
     ("ReplicaSet", "spec", "ReplicaSetSpec"),
     ("ReplicaSet", "status", "ReplicaSetStatus"),
     ("ReplicaSetSpec", "template", "PodTemplateSpec"),
@@ -179,11 +165,7 @@ const EDGES: &[(&str, &str, &str)] = &[
     ("StatefulSet", "spec", "StatefulSetSpec"),
     ("StatefulSet", "status", "StatefulSetStatus"),
     ("StatefulSetSpec", "template", "PodTemplateSpec"),
-    (
-        "ValidatingAdmissionPolicy",
-        "spec",
-        "ValidatingAdmissionPolicySpec",
-    ),
+    ("ValidatingAdmissionPolicy", "spec", "ValidatingAdmissionPolicySpec"),
     ("Volume", "ephemeral", "EphemeralVolumeSource"),
 ];
 

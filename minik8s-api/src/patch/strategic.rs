@@ -44,11 +44,8 @@ fn merge_maps(mut original: Object, patch: &Object, type_name: &str) -> Result<O
     match patch.get(PATCH) {
         None => {}
         Some(Value::String(s)) if s == "replace" => {
-            let fields: Object = patch
-                .iter()
-                .filter(|(k, _)| *k != PATCH)
-                .map(|(k, v)| (k.clone(), v.clone()))
-                .collect();
+            let fields: Object =
+                patch.iter().filter(|(k, _)| *k != PATCH).map(|(k, v)| (k.clone(), v.clone())).collect();
             return Ok(fields);
         }
         Some(Value::String(s)) if s == "delete" => return Ok(Object::new()),
@@ -113,10 +110,7 @@ fn retain_keys(original: &mut Object, patch: &Object) -> Result<(), PatchError> 
     };
     let retained = |key: &str| retain.iter().any(|r| r == key);
     // What a patch sets it must also retain.
-    if patch
-        .iter()
-        .any(|(k, v)| !v.is_null() && !k.starts_with('$') && !retained(k))
-    {
+    if patch.iter().any(|(k, v)| !v.is_null() && !k.starts_with('$') && !retained(k)) {
         return malformed(FORM);
     }
     original.retain(|key, _| retained(key));
@@ -175,18 +169,12 @@ fn merge_lists(
             }
             Some("merge") => return malformed("merging lists cannot yet be specified in the patch"),
             Some(_) => {
-                return malformed(format!(
-                    "Unknown patch type: {} in map: {element}",
-                    element[PATCH]
-                ));
+                return malformed(format!("Unknown patch type: {} in map: {element}", element[PATCH]));
             }
         }
     }
     if replace {
-        return changes
-            .into_iter()
-            .map(|e| merge_element(None, e, type_name))
-            .collect();
+        return changes.into_iter().map(|e| merge_element(None, e, type_name)).collect();
     }
     let mut wanted = Vec::new();
     for element in &changes {
@@ -259,19 +247,13 @@ fn in_order(
 }
 
 fn id_of<'a>(element: &'a Value, merge_key: &str) -> Option<&'a Value> {
-    if merge_key.is_empty() {
-        Some(element)
-    } else {
-        element.get(merge_key)
-    }
+    if merge_key.is_empty() { Some(element) } else { element.get(merge_key) }
 }
 
 fn id<'a>(element: &'a Value, merge_key: &str) -> Result<&'a Value, PatchError> {
     match id_of(element, merge_key) {
         Some(id) => Ok(id),
-        None => malformed(format!(
-            "map: {element} does not contain declared merge key: {merge_key}"
-        )),
+        None => malformed(format!("map: {element} does not contain declared merge key: {merge_key}")),
     }
 }
 

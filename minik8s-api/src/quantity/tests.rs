@@ -80,10 +80,7 @@ fn values_round_away_from_zero() {
     assert_eq!((q("1.1").value(), q("-1.1").value(), q("2").value()), (2, -2, 2));
     assert_eq!((q("1100u").milli_value(), q("1n").milli_value()), (2, 1));
     assert_eq!((q("10E").value(), q("10E").milli_value()), (i64::MAX, i64::MAX));
-    assert_eq!(
-        (q("1.5").percent_of(&q("2")), q("1").percent_of(&q("0"))),
-        (75, 0)
-    );
+    assert_eq!((q("1.5").percent_of(&q("2")), q("1").percent_of(&q("0"))), (75, 0));
 }
 
 #[test]
@@ -91,10 +88,7 @@ fn arithmetic_keeps_the_format() {
     assert_eq!((q("1Gi") + q("512Mi")).to_string(), "1536Mi");
     assert_eq!((q("0") + q("1Gi")).to_string(), "1Gi");
     assert_eq!((q("1") - q("1500m")).to_string(), "-500m");
-    assert_eq!(
-        ["1", "2Ki"].map(q).into_iter().sum::<Quantity>().to_string(),
-        "2049"
-    );
+    assert_eq!(["1", "2Ki"].map(q).into_iter().sum::<Quantity>().to_string(), "2049");
     assert!(q("1Gi") > q("1G"));
     assert_eq!(q("1e90") + q("1e90"), q("1e90"));
 }

@@ -42,11 +42,7 @@ impl FieldSelector {
             let (path, op, value) = split_term(term).ok_or_else(|| {
                 SelectorError(format!("invalid selector: '{text}'; can't understand '{term}'"))
             })?;
-            requirements.push(FieldRequirement {
-                path: path.to_owned(),
-                op,
-                value: unescape(value)?,
-            });
+            requirements.push(FieldRequirement { path: path.to_owned(), op, value: unescape(value)? });
         }
         Ok(Self { requirements })
     }
@@ -71,10 +67,7 @@ impl FieldSelector {
 
     /// The value that the field `path` must have, if the selector says so: what an index can use.
     pub fn exact_value(&self, path: &str) -> Option<&str> {
-        self.requirements
-            .iter()
-            .find(|r| r.path == path && r.op == FieldOp::Equals)
-            .map(|r| r.value.as_str())
+        self.requirements.iter().find(|r| r.path == path && r.op == FieldOp::Equals).map(|r| r.value.as_str())
     }
 }
 
@@ -125,10 +118,7 @@ fn split_terms(text: &str) -> Vec<&str> {
 
 /// At the first operator.
 fn split_term(term: &str) -> Option<(&str, FieldOp, &str)> {
-    let at = term
-        .char_indices()
-        .find(|&(i, c)| c == '=' || term[i..].starts_with("!="))?
-        .0;
+    let at = term.char_indices().find(|&(i, c)| c == '=' || term[i..].starts_with("!="))?.0;
     let (path, rest) = term.split_at(at);
     let (op, length) = match rest {
         r if r.starts_with("!=") => (FieldOp::NotEquals, 2),

@@ -69,11 +69,7 @@ impl Requirement {
                 );
             }
             Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
-                errors.invalid(
-                    path.clone(),
-                    &values,
-                    "exact-match compatibility requires one single value",
-                );
+                errors.invalid(path.clone(), &values, "exact-match compatibility requires one single value");
             }
             Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
                 errors.invalid(
@@ -90,11 +86,7 @@ impl Requirement {
                         "for 'Gt', 'Lt' operators, exactly one value is required",
                     );
                 }
-                for (i, value) in values
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, v)| v.parse::<i64>().is_err())
-                {
+                for (i, value) in values.iter().enumerate().filter(|(_, v)| v.parse::<i64>().is_err()) {
                     errors.invalid(
                         path.index(i),
                         value,
@@ -110,11 +102,7 @@ impl Requirement {
             }
         }
         if errors.is_empty() {
-            Ok(Self {
-                key,
-                operator,
-                values,
-            })
+            Ok(Self { key, operator, values })
         } else {
             Err(SelectorError(errors.to_string()))
         }
@@ -196,20 +184,14 @@ impl Selector {
 
     /// Takes no object.
     pub fn nothing() -> Self {
-        Self {
-            requirements: Vec::new(),
-            nothing: true,
-        }
+        Self { requirements: Vec::new(), nothing: true }
     }
 
     /// All of `requirements`.
     pub fn new(requirements: impl IntoIterator<Item = Requirement>) -> Self {
         let mut requirements: Vec<_> = requirements.into_iter().collect();
         requirements.sort_by(|a, b| a.key.cmp(&b.key));
-        Self {
-            requirements,
-            nothing: false,
-        }
+        Self { requirements, nothing: false }
     }
 
     /// Reads the form of `kubectl -l` and of the `labelSelector` parameter: conditions joined by commas.
@@ -234,17 +216,12 @@ impl Selector {
                 "Exists" => Operator::Exists,
                 "DoesNotExist" => Operator::DoesNotExist,
                 other => {
-                    return Err(SelectorError(format!(
-                        "\"{other}\" is not a valid label selector operator"
-                    )));
+                    return Err(SelectorError(format!("\"{other}\" is not a valid label selector operator")));
                 }
             };
             Requirement::new(&e.key, operator, e.values.iter().flatten().cloned())
         });
-        equal
-            .chain(expressions)
-            .collect::<Result<Vec<_>, _>>()
-            .map(Self::new)
+        equal.chain(expressions).collect::<Result<Vec<_>, _>>().map(Self::new)
     }
 
     /// The selector of a Service or ReplicationController: each label must have its value. It is not validated,
@@ -274,20 +251,9 @@ impl Selector {
 
     /// The one value that the label `key` must have, if the selector is that strict: what an index can use.
     pub fn exact_value(&self, key: &str) -> Option<&str> {
-        let exact = |r: &&Requirement| {
-            matches!(
-                r.operator,
-                Operator::Equals | Operator::DoubleEquals | Operator::In
-            )
-        };
-        match self
-            .requirements
-            .iter()
-            .filter(|r| r.key == key)
-            .find(exact)?
-            .values
-            .as_slice()
-        {
+        let exact =
+            |r: &&Requirement| matches!(r.operator, Operator::Equals | Operator::DoubleEquals | Operator::In);
+        match self.requirements.iter().filter(|r| r.key == key).find(exact)?.values.as_slice() {
             [one] => Some(one),
             _ => None,
         }

@@ -48,27 +48,18 @@ impl<'a> Parser<'a> {
             return (Token::End, text);
         };
         if MARKS.contains(first) {
-            let length = if text.starts_with("==") || text.starts_with("!=") {
-                2
-            } else {
-                1
-            };
+            let length = if text.starts_with("==") || text.starts_with("!=") { 2 } else { 1 };
             let (mark, rest) = text.split_at(length);
             return (Token::Mark(mark), rest);
         }
-        let end = text
-            .find(|c: char| MARKS.contains(c) || " \t\r\n".contains(c))
-            .unwrap_or(text.len());
+        let end = text.find(|c: char| MARKS.contains(c) || " \t\r\n".contains(c)).unwrap_or(text.len());
         let (word, rest) = text.split_at(end);
         (Token::Word(word), rest)
     }
 }
 
 fn found<T>(token: &Token<'_>, expected: &str) -> Result<T, SelectorError> {
-    Err(SelectorError(format!(
-        "found '{}', expected: {expected}",
-        token.text()
-    )))
+    Err(SelectorError(format!("found '{}', expected: {expected}", token.text())))
 }
 
 pub(super) fn label_selector(text: &str) -> Result<Vec<Requirement>, SelectorError> {

@@ -46,18 +46,12 @@ fn every_operator() {
 #[test]
 fn complaints() {
     let cases = [
-        (
-            "app web",
-            "unable to parse requirement: found 'web', expected: in, notin, =, ==, !=, gt, lt",
-        ),
+        ("app web", "unable to parse requirement: found 'web', expected: in, notin, =, ==, !=, gt, lt"),
         ("=web", "found '=', expected: !, identifier, or 'end of string'"),
         ("a,", "found '', expected: identifier after ','"),
         ("a=b c", "found 'c', expected: ',' or 'end of string'"),
         ("a in b", "unable to parse requirement: found 'b', expected: '('"),
-        (
-            "a in (b",
-            "unable to parse requirement: found '', expected: ',' or ')'",
-        ),
+        ("a in (b", "unable to parse requirement: found '', expected: ',' or ')'"),
         ("!", "unable to parse requirement: found '', expected: identifier"),
         (
             "n>x",
@@ -68,15 +62,9 @@ fn complaints() {
         assert_eq!(Selector::parse(text).unwrap_err().to_string(), message, "{text}");
     }
     let bad_value = Selector::parse("a=-b").unwrap_err().to_string();
-    assert!(
-        bad_value.contains("values[0][a]: Invalid value: \"-b\": a valid label must be"),
-        "{bad_value}"
-    );
+    assert!(bad_value.contains("values[0][a]: Invalid value: \"-b\": a valid label must be"), "{bad_value}");
     let bad_key = Selector::parse("a/b/c=d").unwrap_err().to_string();
-    assert!(
-        bad_key.contains("key: Invalid value: \"a/b/c\": a qualified name"),
-        "{bad_key}"
-    );
+    assert!(bad_key.contains("key: Invalid value: \"a/b/c\": a qualified name"), "{bad_key}");
 }
 
 #[test]
@@ -89,33 +77,20 @@ fn of_an_object() {
             values: Some(vec!["y".to_owned(), "x".to_owned(), "x".to_owned()]),
         }]),
     };
-    assert_eq!(
-        Selector::from_label_selector(&selector).unwrap().to_string(),
-        "a in (x,y),b=1"
-    );
+    assert_eq!(Selector::from_label_selector(&selector).unwrap().to_string(), "a in (x,y),b=1");
     selector.match_expressions.as_mut().unwrap()[0].values = None;
     let error = Selector::from_label_selector(&selector).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty"
-    );
+    assert_eq!(error, "values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty");
     selector.match_expressions.as_mut().unwrap()[0].operator = "in".to_owned();
     let error = Selector::from_label_selector(&selector).unwrap_err().to_string();
     assert_eq!(error, "\"in\" is not a valid label selector operator");
-    assert!(
-        Selector::from_label_selector(&LabelSelector::default())
-            .unwrap()
-            .is_everything()
-    );
+    assert!(Selector::from_label_selector(&LabelSelector::default()).unwrap().is_everything());
 }
 
 #[test]
 fn exact_values_are_found() {
     let selector = Selector::parse("a in (x),b in (x,y),c=z,c!=w").unwrap();
-    assert_eq!(
-        ["a", "b", "c", "d"].map(|k| selector.exact_value(k)),
-        [Some("x"), None, Some("z"), None]
-    );
+    assert_eq!(["a", "b", "c", "d"].map(|k| selector.exact_value(k)), [Some("x"), None, Some("z"), None]);
     let fields = FieldSelector::parse("spec.nodeName=n1,status.phase!=Failed").unwrap();
     assert_eq!(fields.exact_value("spec.nodeName"), Some("n1"));
     assert_eq!(fields.exact_value("status.phase"), None);
@@ -124,11 +99,7 @@ fn exact_values_are_found() {
 #[test]
 fn fields() {
     let selector = FieldSelector::parse("metadata.name=a,status.phase!=Failed,,x==a\\,b\\=c\\\\").unwrap();
-    let got: Vec<_> = selector
-        .requirements()
-        .iter()
-        .map(|r| (r.path.as_str(), r.op, &*r.value))
-        .collect();
+    let got: Vec<_> = selector.requirements().iter().map(|r| (r.path.as_str(), r.op, &*r.value)).collect();
     let expected = [
         ("metadata.name", FieldOp::Equals, "a"),
         ("status.phase", FieldOp::NotEquals, "Failed"),
@@ -169,23 +140,10 @@ fn requirement() -> impl Strategy<Value = Requirement> {
             Requirement::new(k, if op { Operator::In } else { Operator::NotIn }, v).unwrap()
         }),
         (key(), any::<bool>()).prop_map(|(k, op)| {
-            Requirement::new(
-                k,
-                if op {
-                    Operator::Exists
-                } else {
-                    Operator::DoesNotExist
-                },
-                [],
-            )
-            .unwrap()
+            Requirement::new(k, if op { Operator::Exists } else { Operator::DoesNotExist }, []).unwrap()
         }),
         (key(), 0..9i64, any::<bool>()).prop_map(|(k, v, op)| {
-            let op = if op {
-                Operator::GreaterThan
-            } else {
-                Operator::LessThan
-            };
+            let op = if op { Operator::GreaterThan } else { Operator::LessThan };
             Requirement::new(k, op, [v.to_string()]).unwrap()
         }),
     ]
@@ -193,11 +151,7 @@ fn requirement() -> impl Strategy<Value = Requirement> {
 
 /// What the documentation says of each operator, written down a second time.
 fn naive(r: &Requirement, labels: &BTreeMap<String, String>) -> bool {
-    let pairs: Vec<_> = labels
-        .iter()
-        .filter(|(k, _)| *k == r.key())
-        .map(|(_, v)| v)
-        .collect();
+    let pairs: Vec<_> = labels.iter().filter(|(k, _)| *k == r.key()).map(|(_, v)| v).collect();
     let number = |s: &String| s.parse::<i64>();
     match r.operator() {
         Operator::Exists => !pairs.is_empty(),
@@ -206,12 +160,12 @@ fn naive(r: &Requirement, labels: &BTreeMap<String, String>) -> bool {
             pairs.iter().any(|v| r.values().contains(v))
         }
         Operator::NotEquals | Operator::NotIn => !pairs.iter().any(|v| r.values().contains(v)),
-        Operator::GreaterThan => pairs
-            .iter()
-            .any(|v| number(v).is_ok_and(|n| n > number(&r.values()[0]).unwrap())),
-        Operator::LessThan => pairs
-            .iter()
-            .any(|v| number(v).is_ok_and(|n| n < number(&r.values()[0]).unwrap())),
+        Operator::GreaterThan => {
+            pairs.iter().any(|v| number(v).is_ok_and(|n| n > number(&r.values()[0]).unwrap()))
+        }
+        Operator::LessThan => {
+            pairs.iter().any(|v| number(v).is_ok_and(|n| n < number(&r.values()[0]).unwrap()))
+        }
     }
 }
 

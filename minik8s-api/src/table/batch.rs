@@ -48,13 +48,8 @@ pub(crate) fn job(job: &Job, now: Timestamp) -> Vec<Cell> {
 }
 
 fn job_word(job: &Job, status: &JobStatus) -> &'static str {
-    let holds = |type_: &str| {
-        status
-            .conditions
-            .iter()
-            .flatten()
-            .any(|c| c.type_ == type_ && c.status == "True")
-    };
+    let holds =
+        |type_: &str| status.conditions.iter().flatten().any(|c| c.type_ == type_ && c.status == "True");
     if holds("Complete") {
         "Complete"
     } else if holds("Failed") {
@@ -89,9 +84,7 @@ pub(crate) fn cron_job_columns() -> Vec<Column> {
 pub(crate) fn cron_job(cron_job: &CronJob, now: Timestamp) -> Vec<Cell> {
     let status = cron_job.status.as_ref();
     let spec = &cron_job.spec;
-    let last = status
-        .and_then(|s| s.last_schedule_time.as_ref())
-        .map(|t| since(Some(t), now));
+    let last = status.and_then(|s| s.last_schedule_time.as_ref()).map(|t| since(Some(t), now));
     let job = spec.job_template.spec.as_ref();
     let [names, images] = containers(job.map(|s| &s.template));
     row![

@@ -36,11 +36,7 @@ pub(crate) fn budget(budget: &PodDisruptionBudget, now: Timestamp) -> Vec<Cell> 
         name(&budget.metadata),
         value(spec.and_then(|s| s.min_available.as_ref())),
         value(spec.and_then(|s| s.max_unavailable.as_ref())),
-        budget
-            .status
-            .as_ref()
-            .and_then(|s| s.disruptions_allowed)
-            .unwrap_or(0),
+        budget.status.as_ref().and_then(|s| s.disruptions_allowed).unwrap_or(0),
         age(&budget.metadata, now),
     ]
 }
@@ -50,11 +46,7 @@ pub(crate) fn lease_columns() -> Vec<Column> {
 }
 
 pub(crate) fn lease(lease: &Lease, now: Timestamp) -> Vec<Cell> {
-    let holder = lease
-        .spec
-        .as_ref()
-        .and_then(|s| s.holder_identity.clone())
-        .unwrap_or_default();
+    let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.clone()).unwrap_or_default();
     row![name(&lease.metadata), holder, age(&lease.metadata, now)]
 }
 
@@ -82,11 +74,7 @@ pub(crate) fn runtime_columns() -> Vec<Column> {
 }
 
 pub(crate) fn runtime(class: &RuntimeClass, now: Timestamp) -> Vec<Cell> {
-    row![
-        name(&class.metadata),
-        class.handler.clone(),
-        age(&class.metadata, now)
-    ]
+    row![name(&class.metadata), class.handler.clone(), age(&class.metadata, now)]
 }
 
 pub(crate) fn csr_columns() -> Vec<Column> {
@@ -102,10 +90,7 @@ pub(crate) fn csr_columns() -> Vec<Column> {
 pub(crate) fn csr(csr: &CertificateSigningRequest, now: Timestamp) -> Vec<Cell> {
     let status = csr.status.as_ref();
     let has = |type_: &str| {
-        status
-            .into_iter()
-            .flat_map(|s| s.conditions.iter().flatten())
-            .any(|c| c.type_ == type_)
+        status.into_iter().flat_map(|s| s.conditions.iter().flatten()).any(|c| c.type_ == type_)
     };
     let mut words = match (has("Approved"), has("Denied")) {
         (_, true) => vec!["Denied"],
@@ -115,10 +100,7 @@ pub(crate) fn csr(csr: &CertificateSigningRequest, now: Timestamp) -> Vec<Cell> 
     if has("Failed") {
         words.push("Failed");
     }
-    if status
-        .and_then(|s| s.certificate.as_ref())
-        .is_some_and(|c| !c.0.is_empty())
-    {
+    if status.and_then(|s| s.certificate.as_ref()).is_some_and(|c| !c.0.is_empty()) {
         words.push("Issued");
     }
     let duration = csr.spec.expiration_seconds.map(|s| human_duration(s.into()));
@@ -185,15 +167,11 @@ pub(crate) fn policy_binding_columns() -> Vec<Column> {
 }
 
 pub(crate) fn policy_binding(binding: &ValidatingAdmissionPolicyBinding, now: Timestamp) -> Vec<Cell> {
-    let parameters = binding
-        .spec
-        .param_ref
-        .as_ref()
-        .map(|p| match (&p.name, &p.namespace) {
-            (Some(name), Some(namespace)) => format!("{namespace}/{name}"),
-            (Some(name), None) => format!("*/{name}"),
-            (None, _) => super::selector(p.selector.as_ref()),
-        });
+    let parameters = binding.spec.param_ref.as_ref().map(|p| match (&p.name, &p.namespace) {
+        (Some(name), Some(namespace)) => format!("{namespace}/{name}"),
+        (Some(name), None) => format!("*/{name}"),
+        (None, _) => super::selector(p.selector.as_ref()),
+    });
     row![
         name(&binding.metadata),
         binding.spec.policy_name.clone(),

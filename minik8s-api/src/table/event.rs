@@ -40,10 +40,7 @@ pub(crate) fn row(event: &Event, now: Timestamp) -> Vec<Cell> {
         first: event.first_timestamp.as_ref(),
         last: event.last_timestamp.as_ref(),
         at: event.event_time.as_ref(),
-        series: event
-            .series
-            .as_ref()
-            .map(|s| (s.last_observed_time.as_ref(), s.count.unwrap_or(0))),
+        series: event.series.as_ref().map(|s| (s.last_observed_time.as_ref(), s.count.unwrap_or(0))),
         count: event.count,
         name: name(&event.metadata),
     }
@@ -63,10 +60,7 @@ pub(crate) fn new_row(event: &NewEvent, now: Timestamp) -> Vec<Cell> {
         first: event.deprecated_first_timestamp.as_ref(),
         last: event.deprecated_last_timestamp.as_ref(),
         at: event.event_time.as_ref(),
-        series: event
-            .series
-            .as_ref()
-            .map(|s| (Some(&s.last_observed_time), s.count)),
+        series: event.series.as_ref().map(|s| (Some(&s.last_observed_time), s.count)),
         count: event.deprecated_count,
         name: name(&event.metadata),
     }
@@ -110,19 +104,9 @@ impl Parts<'_> {
             name => format!("{kind}/{name}"),
         };
         let given = |field: &Option<String>| field.clone().filter(|f| !f.is_empty());
-        let component = self
-            .source
-            .and_then(|s| given(&s.component))
-            .or_else(|| given(self.controller));
-        let host = self
-            .source
-            .and_then(|s| given(&s.host))
-            .or_else(|| given(self.instance));
-        let source = [component, host]
-            .into_iter()
-            .flatten()
-            .collect::<Vec<_>>()
-            .join(", ");
+        let component = self.source.and_then(|s| given(&s.component)).or_else(|| given(self.controller));
+        let host = self.source.and_then(|s| given(&s.host)).or_else(|| given(self.instance));
+        let source = [component, host].into_iter().flatten().collect::<Vec<_>>().join(", ");
         row![
             last,
             self.type_.clone().unwrap_or_default(),

@@ -42,11 +42,7 @@ fn external_ip(service: &Service, spec: &ServiceSpec) -> String {
             let balancers = status.into_iter().flat_map(|b| b.ingress.iter().flatten());
             let balancers = balancers.filter_map(|i| i.ip.as_ref().or(i.hostname.as_ref()));
             let all: Vec<_> = balancers.chain(own).map(String::as_str).collect();
-            if all.is_empty() {
-                "<pending>".to_owned()
-            } else {
-                all.join(",")
-            }
+            if all.is_empty() { "<pending>".to_owned() } else { all.join(",") }
         }
         _ => joined(own),
     }
@@ -135,11 +131,7 @@ pub(crate) fn ingress(ingress: &Ingress, now: Timestamp) -> Vec<Cell> {
         .flat_map(|s| s.rules.iter().flatten())
         .filter_map(|r| r.host.clone().filter(|h| !h.is_empty()))
         .collect();
-    let hosts = if hosts.is_empty() {
-        "*".to_owned()
-    } else {
-        first_three(&hosts)
-    };
+    let hosts = if hosts.is_empty() { "*".to_owned() } else { first_three(&hosts) };
     let balancer = ingress.status.as_ref().and_then(|s| s.load_balancer.as_ref());
     let addresses: Vec<_> = balancer
         .into_iter()
@@ -167,12 +159,10 @@ pub(crate) fn ingress_class_columns() -> Vec<Column> {
 
 pub(crate) fn ingress_class(class: &IngressClass, now: Timestamp) -> Vec<Cell> {
     let spec = class.spec.as_ref();
-    let parameters = spec
-        .and_then(|s| s.parameters.as_ref())
-        .map(|p| match &p.api_group {
-            Some(group) => format!("{}.{group}/{}", p.kind, p.name),
-            None => format!("{}/{}", p.kind, p.name),
-        });
+    let parameters = spec.and_then(|s| s.parameters.as_ref()).map(|p| match &p.api_group {
+        Some(group) => format!("{}.{group}/{}", p.kind, p.name),
+        None => format!("{}/{}", p.kind, p.name),
+    });
     row![
         name(&class.metadata),
         spec.and_then(|s| s.controller.clone()).unwrap_or_default(),

@@ -22,10 +22,7 @@ pub(crate) fn columns() -> Vec<Column> {
 
 pub(crate) fn row(node: &Node, now: Timestamp) -> Vec<Cell> {
     let status = node.status.as_ref();
-    let ready = status
-        .into_iter()
-        .flat_map(|s| s.conditions.iter().flatten())
-        .find(|c| c.type_ == "Ready");
+    let ready = status.into_iter().flat_map(|s| s.conditions.iter().flatten()).find(|c| c.type_ == "Ready");
     let mut words = vec![match ready.map(|c| c.status.as_str()) {
         Some("True") => "Ready",
         Some(_) => "NotReady",
@@ -36,13 +33,7 @@ pub(crate) fn row(node: &Node, now: Timestamp) -> Vec<Cell> {
     }
     let address = |type_: &str| {
         let addresses = status.into_iter().flat_map(|s| s.addresses.iter().flatten());
-        text(
-            addresses
-                .into_iter()
-                .find(|a| a.type_ == type_)
-                .map(|a| a.address.as_str()),
-            NONE,
-        )
+        text(addresses.into_iter().find(|a| a.type_ == type_).map(|a| a.address.as_str()), NONE)
     };
     let info = status.and_then(|s| s.node_info.as_ref());
     row![
@@ -65,13 +56,11 @@ fn roles(node: &Node) -> String {
         .labels
         .iter()
         .flatten()
-        .filter_map(
-            |(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
-                Some(role) if !role.is_empty() => Some(role),
-                _ if key == "kubernetes.io/role" && !value.is_empty() => Some(value.as_str()),
-                _ => None,
-            },
-        )
+        .filter_map(|(key, value)| match key.strip_prefix("node-role.kubernetes.io/") {
+            Some(role) if !role.is_empty() => Some(role),
+            _ if key == "kubernetes.io/role" && !value.is_empty() => Some(value.as_str()),
+            _ => None,
+        })
         .collect();
     roles.sort_unstable();
     roles.dedup();

@@ -31,18 +31,10 @@ pub(crate) fn row(pod: &Pod, now: Timestamp) -> Vec<Cell> {
         }
         _ => summary.restarts.count.to_string(),
     };
-    let gates = spec
-        .and_then(|s| s.readiness_gates.as_deref())
-        .unwrap_or_default();
-    let open = gates
-        .iter()
-        .filter(|g| condition(status, &g.condition_type).is_some_and(|c| c == "True"))
-        .count();
-    let ip = status
-        .pod_ips
-        .as_ref()
-        .and_then(|ips| ips.first())
-        .map(|ip| ip.ip.as_str());
+    let gates = spec.and_then(|s| s.readiness_gates.as_deref()).unwrap_or_default();
+    let open =
+        gates.iter().filter(|g| condition(status, &g.condition_type).is_some_and(|c| c == "True")).count();
+    let ip = status.pod_ips.as_ref().and_then(|ips| ips.first()).map(|ip| ip.ip.as_str());
     row![
         name(&pod.metadata),
         format!("{}/{}", summary.ready, summary.total),
@@ -52,11 +44,7 @@ pub(crate) fn row(pod: &Pod, now: Timestamp) -> Vec<Cell> {
         text(ip.or(status.pod_ip.as_deref()), NONE),
         text(spec.and_then(|s| s.node_name.as_deref()), NONE),
         text(status.nominated_node_name.as_deref(), NONE),
-        if gates.is_empty() {
-            NONE.to_owned()
-        } else {
-            format!("{open}/{}", gates.len())
-        },
+        if gates.is_empty() { NONE.to_owned() } else { format!("{open}/{}", gates.len()) },
     ]
 }
 
@@ -77,19 +65,12 @@ impl Restarts {
     fn add(&mut self, container: &ContainerStatus) {
         self.count += container.restart_count;
         let before = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-        self.last = self
-            .last
-            .max(before.and_then(|t| t.finished_at.as_ref()).map(|t| t.0));
+        self.last = self.last.max(before.and_then(|t| t.finished_at.as_ref()).map(|t| t.0));
     }
 }
 
 fn condition<'a>(status: &'a PodStatus, type_: &str) -> Option<&'a str> {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == type_)
-        .map(|c| c.status.as_str())
+    status.conditions.iter().flatten().find(|c| c.type_ == type_).map(|c| c.status.as_str())
 }
 
 fn is_sidecar(container: &Container) -> bool {
@@ -98,9 +79,7 @@ fn is_sidecar(container: &Container) -> bool {
 
 fn summarize(pod: &Pod, status: &PodStatus) -> Summary {
     let spec = pod.spec.as_ref();
-    let inits = spec
-        .and_then(|s| s.init_containers.as_deref())
-        .unwrap_or_default();
+    let inits = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
     let phase = status.phase.as_deref().unwrap_or_default();
     let total = spec.map_or(0, |s| s.containers.len()) + inits.iter().filter(|c| is_sidecar(c)).count();
     let gated = status
@@ -113,12 +92,7 @@ fn summarize(pod: &Pod, status: &PodStatus) -> Summary {
         Some(reason) if !reason.is_empty() => reason,
         _ => phase,
     };
-    let mut summary = Summary {
-        ready: 0,
-        total,
-        word: word.to_owned(),
-        restarts: Restarts::default(),
-    };
+    let mut summary = Summary { ready: 0, total, word: word.to_owned(), restarts: Restarts::default() };
 
     let mut of_sidecars = Restarts::default();
     let mut initializing = false;
@@ -142,9 +116,7 @@ fn summarize(pod: &Pod, status: &PodStatus) -> Summary {
         for container in status.container_statuses.iter().flatten().rev() {
             summary.restarts.add(container);
             let state = container.state.as_ref();
-            let waiting = state
-                .and_then(|s| s.waiting.as_ref())
-                .and_then(|w| w.reason.as_deref());
+            let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
             let terminated = state.and_then(|s| s.terminated.as_ref());
             if let Some(reason) = waiting.filter(|r| !r.is_empty()) {
                 summary.word = reason.to_owned();
@@ -181,9 +153,7 @@ fn init_word(container: &ContainerStatus, sidecar: bool, i: usize, count: usize)
     if terminated.is_some_and(|t| t.exit_code == 0) || (sidecar && container.started == Some(true)) {
         return None;
     }
-    let waiting = state
-        .and_then(|s| s.waiting.as_ref())
-        .and_then(|w| w.reason.as_deref());
+    let waiting = state.and_then(|s| s.waiting.as_ref()).and_then(|w| w.reason.as_deref());
     Some(match (terminated, waiting) {
         (Some(end), _) => match (end.reason.as_deref().unwrap_or_default(), end.signal.unwrap_or(0)) {
             ("", 0) => format!("Init:ExitCode:{}", end.exit_code),

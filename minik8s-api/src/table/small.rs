@@ -13,11 +13,7 @@ pub(crate) fn namespace_columns() -> Vec<Column> {
 }
 
 pub(crate) fn namespace(namespace: &Namespace, now: Timestamp) -> Vec<Cell> {
-    let phase = namespace
-        .status
-        .as_ref()
-        .and_then(|s| s.phase.clone())
-        .unwrap_or_default();
+    let phase = namespace.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
     row![name(&namespace.metadata), phase, age(&namespace.metadata, now)]
 }
 
@@ -76,20 +72,13 @@ pub(crate) fn quota(quota: &ResourceQuota, now: Timestamp) -> Vec<Cell> {
         let parts: Vec<_> = hard
             .filter(|(resource, _)| resource.starts_with("limits") == limits)
             .map(|(resource, hard)| {
-                let used = status
-                    .and_then(|s| s.used.as_ref()?.get(resource))
-                    .map_or("0", |q| q.0.as_str());
+                let used = status.and_then(|s| s.used.as_ref()?.get(resource)).map_or("0", |q| q.0.as_str());
                 format!("{resource}: {used}/{}", hard.0)
             })
             .collect();
         parts.join(", ")
     };
-    row![
-        name(&quota.metadata),
-        of(false),
-        of(true),
-        age(&quota.metadata, now)
-    ]
+    row![name(&quota.metadata), of(false), of(true), age(&quota.metadata, now)]
 }
 
 pub(crate) fn pod_template_columns() -> Vec<Column> {

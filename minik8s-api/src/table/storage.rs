@@ -13,10 +13,8 @@ use crate::kind::{Cell, Column};
 
 /// The annotation by which classes were chosen before there was a field.
 const OLD_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
-const DEFAULT_CLASS: [&str; 2] = [
-    "storageclass.kubernetes.io/is-default-class",
-    "storageclass.beta.kubernetes.io/is-default-class",
-];
+const DEFAULT_CLASS: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 fn access_modes(modes: Option<&Vec<String>>) -> String {
     let short = |m: &String| match m.as_str() {
@@ -26,18 +24,11 @@ fn access_modes(modes: Option<&Vec<String>>) -> String {
         "ReadWriteOncePod" => "RWOP".to_owned(),
         _ => m.clone(),
     };
-    modes
-        .into_iter()
-        .flatten()
-        .map(short)
-        .collect::<Vec<_>>()
-        .join(",")
+    modes.into_iter().flatten().map(short).collect::<Vec<_>>().join(",")
 }
 
 fn capacity(list: Option<&BTreeMap<String, Quantity>>) -> String {
-    list.and_then(|l| l.get("storage"))
-        .map(|q| q.0.clone())
-        .unwrap_or_default()
+    list.and_then(|l| l.get("storage")).map(|q| q.0.clone()).unwrap_or_default()
 }
 
 fn class(metadata: &ObjectMeta, class: Option<&String>) -> String {
@@ -73,11 +64,7 @@ pub(crate) fn volume(volume: &PersistentVolume, now: Timestamp) -> Vec<Cell> {
         capacity(spec.capacity.as_ref()),
         access_modes(spec.access_modes.as_ref()),
         spec.persistent_volume_reclaim_policy.clone().unwrap_or_default(),
-        if going {
-            "Terminating".to_owned()
-        } else {
-            status.phase.unwrap_or_default()
-        },
+        if going { "Terminating".to_owned() } else { status.phase.unwrap_or_default() },
         claim.unwrap_or_default(),
         class(&volume.metadata, spec.storage_class_name.as_ref()),
         text(spec.volume_attributes_class_name.as_deref(), UNSET),
@@ -107,22 +94,10 @@ pub(crate) fn claim(claim: &PersistentVolumeClaim, now: Timestamp) -> Vec<Cell> 
     let bound = spec.volume_name.as_deref().is_some_and(|v| !v.is_empty());
     row![
         name(&claim.metadata),
-        if going {
-            "Terminating".to_owned()
-        } else {
-            status.phase.clone().unwrap_or_default()
-        },
+        if going { "Terminating".to_owned() } else { status.phase.clone().unwrap_or_default() },
         spec.volume_name.clone().unwrap_or_default(),
-        if bound {
-            capacity(status.capacity.as_ref())
-        } else {
-            String::new()
-        },
-        if bound {
-            access_modes(status.access_modes.as_ref())
-        } else {
-            String::new()
-        },
+        if bound { capacity(status.capacity.as_ref()) } else { String::new() },
+        if bound { access_modes(status.access_modes.as_ref()) } else { String::new() },
         class(&claim.metadata, spec.storage_class_name.as_ref()),
         text(spec.volume_attributes_class_name.as_deref(), UNSET),
         age(&claim.metadata, now),
@@ -143,11 +118,7 @@ pub(crate) fn class_columns() -> Vec<Column> {
 pub(crate) fn storage_class(class: &StorageClass, now: Timestamp) -> Vec<Cell> {
     let annotations = class.metadata.annotations.as_ref();
     let marked = |key: &&str| annotations.and_then(|a| a.get(*key)).is_some_and(|v| v == "true");
-    let default = if DEFAULT_CLASS.iter().any(marked) {
-        " (default)"
-    } else {
-        ""
-    };
+    let default = if DEFAULT_CLASS.iter().any(marked) { " (default)" } else { "" };
     row![
         format!("{}{default}", name(&class.metadata)),
         class.provisioner.clone(),
@@ -172,22 +143,13 @@ pub(crate) fn driver_columns() -> Vec<Column> {
 
 pub(crate) fn driver(driver: &CSIDriver, now: Timestamp) -> Vec<Cell> {
     let spec = &driver.spec;
-    let audiences: Vec<_> = spec
-        .token_requests
-        .iter()
-        .flatten()
-        .map(|t| t.audience.as_str())
-        .collect();
+    let audiences: Vec<_> = spec.token_requests.iter().flatten().map(|t| t.audience.as_str()).collect();
     row![
         name(&driver.metadata),
         spec.attach_required.unwrap_or(true),
         spec.pod_info_on_mount.unwrap_or(false),
         spec.storage_capacity.unwrap_or(false),
-        if audiences.is_empty() {
-            UNSET.to_owned()
-        } else {
-            audiences.join(",")
-        },
+        if audiences.is_empty() { UNSET.to_owned() } else { audiences.join(",") },
         spec.requires_republish.unwrap_or(false),
         joined(spec.volume_lifecycle_modes.iter().flatten()),
         age(&driver.metadata, now),
@@ -199,11 +161,7 @@ pub(crate) fn node_columns() -> Vec<Column> {
 }
 
 pub(crate) fn node(node: &CSINode, now: Timestamp) -> Vec<Cell> {
-    row![
-        name(&node.metadata),
-        node.spec.drivers.len(),
-        age(&node.metadata, now)
-    ]
+    row![name(&node.metadata), node.spec.drivers.len(), age(&node.metadata, now)]
 }
 
 pub(crate) fn capacity_columns() -> Vec<Column> {

@@ -12,27 +12,19 @@ fn line(kind: &str, mut object: Value) -> String {
     let decoded = kind.decode_value(&object).unwrap();
     let row = kind.row(&*decoded.object, jiff::Timestamp::from_second(NOW).unwrap());
     assert_eq!(row.len(), kind.columns.len());
-    let cells: Vec<_> = row
-        .iter()
-        .map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned))
-        .collect();
+    let cells: Vec<_> = row.iter().map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned)).collect();
     cells.join(" | ")
 }
 
 fn at(seconds_ago: i64) -> String {
-    jiff::Timestamp::from_second(NOW - seconds_ago)
-        .unwrap()
-        .to_string()
+    jiff::Timestamp::from_second(NOW - seconds_ago).unwrap().to_string()
 }
 
 /// Ready, status and restarts of a pod with one container `c`.
 fn pod(spec: Value, status: Value) -> String {
     let mut object =
         json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c"}]}, "status": status});
-    object["spec"]
-        .as_object_mut()
-        .unwrap()
-        .extend(spec.as_object().unwrap().clone());
+    object["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
     let line = line("pods", object);
     line.split(" | ").skip(1).take(3).collect::<Vec<_>>().join(" | ")
 }
@@ -46,10 +38,7 @@ fn pods() {
     let running = container(true, 0, json!({"running": {}}));
     assert_eq!(pod(json!({}), json!({"phase": "Pending"})), "0/1 | Pending | 0");
     assert_eq!(
-        pod(
-            json!({}),
-            json!({"phase": "Running", "containerStatuses": [running]})
-        ),
+        pod(json!({}), json!({"phase": "Running", "containerStatuses": [running]})),
         "1/1 | Running | 0"
     );
     let mut crashing = container(false, 3, json!({"waiting": {"reason": "CrashLoopBackOff"}}));
@@ -65,15 +54,9 @@ fn pods() {
         let status = json!({"phase": "Failed", "containerStatuses": [container(false, 0, json!({"terminated": end}))]});
         assert_eq!(pod(json!({}), status), format!("0/1 | {word} | 0"));
     }
-    assert_eq!(
-        pod(json!({}), json!({"phase": "Failed", "reason": "Evicted"})),
-        "0/1 | Evicted | 0"
-    );
+    assert_eq!(pod(json!({}), json!({"phase": "Failed", "reason": "Evicted"})), "0/1 | Evicted | 0");
     let gated = json!([{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]);
-    assert_eq!(
-        pod(json!({}), json!({"phase": "Pending", "conditions": gated})),
-        "0/1 | SchedulingGated | 0"
-    );
+    assert_eq!(pod(json!({}), json!({"phase": "Pending", "conditions": gated})), "0/1 | SchedulingGated | 0");
 }
 
 #[test]
@@ -89,18 +72,10 @@ fn pods_with_init_containers() {
     let status = |inits: Value| json!({"phase": "Pending", "initContainerStatuses": inits});
     let waiting = init("a", false, 0, json!({"waiting": {"reason": "PodInitializing"}}));
     assert_eq!(pod(spec.clone(), status(json!([waiting]))), "0/2 | Init:0/2 | 0");
-    let failed = init(
-        "a",
-        false,
-        4,
-        json!({"terminated": {"exitCode": 1, "reason": "Error"}}),
-    );
+    let failed = init("a", false, 4, json!({"terminated": {"exitCode": 1, "reason": "Error"}}));
     assert_eq!(pod(spec.clone(), status(json!([failed]))), "0/2 | Init:Error | 4");
     let second = init("s", false, 0, json!({"running": {}}));
-    assert_eq!(
-        pod(spec.clone(), status(json!([done, second]))),
-        "0/2 | Init:1/2 | 0"
-    );
+    assert_eq!(pod(spec.clone(), status(json!([done, second]))), "0/2 | Init:1/2 | 0");
     let mut all = status(json!([done, init("s", true, 2, json!({"running": {}}))]));
     all["containerStatuses"] = json!([container(true, 1, json!({"running": {}}))]);
     all["phase"] = json!("Running");
@@ -114,10 +89,7 @@ fn pods_that_go() {
         "spec": {"containers": [{"name": "c"}], "nodeName": "n1", "readinessGates": [{"conditionType": "g"}]},
         "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}], "conditions": [{"type": "g", "status": "True"}]},
     });
-    assert_eq!(
-        line("pods", object),
-        "p | 0/1 | Terminating | 0 | 10m | 10.0.0.1 | n1 | <none> | 1/1"
-    );
+    assert_eq!(line("pods", object), "p | 0/1 | Terminating | 0 | 10m | 10.0.0.1 | n1 | <none> | 1/1");
 }
 
 #[test]
@@ -142,20 +114,11 @@ fn services() {
     let of = |spec: Value| line("svc", json!({"metadata": {"name": "s"}, "spec": spec}));
     let ports = json!([{"port": 80, "protocol": "TCP"}, {"port": 53, "protocol": "UDP", "nodePort": 30053}]);
     let spec = json!({"type": "NodePort", "clusterIP": "10.96.0.1", "ports": ports, "selector": {"a": "b"}});
-    assert_eq!(
-        of(spec),
-        "s | NodePort | 10.96.0.1 | <none> | 80/TCP,53:30053/UDP | 10m | a=b"
-    );
+    assert_eq!(of(spec), "s | NodePort | 10.96.0.1 | <none> | 80/TCP,53:30053/UDP | 10m | a=b");
     let spec = json!({"type": "ExternalName", "externalName": "x.example"});
-    assert_eq!(
-        of(spec),
-        "s | ExternalName | <none> | x.example | <none> | 10m | <none>"
-    );
+    assert_eq!(of(spec), "s | ExternalName | <none> | x.example | <none> | 10m | <none>");
     let spec = json!({"type": "LoadBalancer", "clusterIP": "None"});
-    assert_eq!(
-        of(spec),
-        "s | LoadBalancer | None | <pending> | <none> | 10m | <none>"
-    );
+    assert_eq!(of(spec), "s | LoadBalancer | None | <pending> | <none> | 10m | <none>");
 }
 
 #[test]
@@ -164,10 +127,7 @@ fn workloads() {
         json!({"spec": {"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]}});
     let spec = json!({"replicas": 3, "selector": {"matchLabels": {"k": "v"}}, "template": template});
     let of = |kind: &str, status: Value| {
-        line(
-            kind,
-            json!({"metadata": {"name": "w"}, "spec": spec, "status": status}),
-        )
+        line(kind, json!({"metadata": {"name": "w"}, "spec": spec, "status": status}))
     };
     let status = json!({"readyReplicas": 1, "updatedReplicas": 2});
     assert_eq!(of("deploy", status), "w | 1/3 | 2 | 0 | 10m | a,b | x,y | k=v");
@@ -175,10 +135,7 @@ fn workloads() {
     assert_eq!(of("rs", status.clone()), "w | 3 | 2 | 1 | 10m | a,b | x,y | k=v");
     assert_eq!(of("sts", status), "w | 1/3 | 10m | a,b | x,y");
     let status = json!({"active": 1, "startTime": at(90)});
-    assert_eq!(
-        of("job", status),
-        "w | Running | 0/1 | 90s | 10m | a,b | x,y | k=v"
-    );
+    assert_eq!(of("job", status), "w | Running | 0/1 | 90s | 10m | a,b | x,y | k=v");
 }
 
 #[test]
@@ -194,10 +151,7 @@ fn events() {
     assert_eq!(line("events", object), expected);
     let object =
         json!({"metadata": {"name": "e"}, "eventTime": at(5), "regarding": {"kind": "Node", "name": "n"}});
-    assert_eq!(
-        line("events.events.k8s.io", object),
-        "5s |  |  | node/n |  |  |  | 5s | 1 | e"
-    );
+    assert_eq!(line("events.events.k8s.io", object), "5s |  |  | node/n |  |  |  | 5s | 1 | e");
 }
 
 #[test]
@@ -211,10 +165,7 @@ fn the_rest() {
     let endpoints = json!({"metadata": {"name": "e"}, "subsets": [
         {"addresses": [{"ip": "1.1.1.1"}, {"ip": "::1"}], "ports": [{"port": 80}, {"port": 81}]},
     ]});
-    assert_eq!(
-        line("ep", endpoints),
-        "e | 1.1.1.1:80,[::1]:80,1.1.1.1:81 + 1 more... | 10m"
-    );
+    assert_eq!(line("ep", endpoints), "e | 1.1.1.1:80,[::1]:80,1.1.1.1:81 + 1 more... | 10m");
     let autoscaler = json!({
         "metadata": {"name": "h"},
         "spec": {"maxReplicas": 5, "scaleTargetRef": {"kind": "Deployment", "name": "d"}, "metrics": [
@@ -226,19 +177,13 @@ fn the_rest() {
         ]},
     });
     let expected = "h | Deployment/d | cpu: 10%/50%, <unknown>/3 | <unset> | 5 | 0 | 10m";
-    assert_eq!(
-        line("horizontalpodautoscalers.v2.autoscaling", autoscaler),
-        expected
-    );
+    assert_eq!(line("horizontalpodautoscalers.v2.autoscaling", autoscaler), expected);
     let claim = json!({
         "metadata": {"name": "c"},
         "spec": {"volumeName": "v", "volumeMode": "Filesystem", "storageClassName": "fast"},
         "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"]},
     });
-    assert_eq!(
-        line("pvc", claim),
-        "c | Bound | v | 1Gi | RWO | fast | <unset> | 10m | Filesystem"
-    );
+    assert_eq!(line("pvc", claim), "c | Bound | v | 1Gi | RWO | fast | <unset> | 10m | Filesystem");
     let binding = json!({
         "metadata": {"name": "b"}, "roleRef": {"apiGroup": "", "kind": "Role", "name": "r"},
         "subjects": [{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "a", "namespace": "n"}],

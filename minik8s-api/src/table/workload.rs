@@ -24,11 +24,7 @@ pub(crate) fn deployment(object: &Deployment, now: Timestamp) -> Vec<Cell> {
     let [names, images] = containers(Some(&object.spec.template));
     row![
         name(&object.metadata),
-        format!(
-            "{}/{}",
-            status.ready_replicas.unwrap_or(0),
-            object.spec.replicas.unwrap_or(0)
-        ),
+        format!("{}/{}", status.ready_replicas.unwrap_or(0), object.spec.replicas.unwrap_or(0)),
         status.updated_replicas.unwrap_or(0),
         status.available_replicas.unwrap_or(0),
         age(&object.metadata, now),
@@ -127,14 +123,7 @@ pub(crate) fn daemon_set(object: &DaemonSet, now: Timestamp) -> Vec<Cell> {
         status.number_ready,
         status.updated_number_scheduled.unwrap_or(0),
         status.number_available.unwrap_or(0),
-        labels(
-            object
-                .spec
-                .template
-                .spec
-                .as_ref()
-                .and_then(|s| s.node_selector.as_ref())
-        ),
+        labels(object.spec.template.spec.as_ref().and_then(|s| s.node_selector.as_ref())),
         age(&object.metadata, now),
         names,
         images,
@@ -153,11 +142,7 @@ pub(crate) fn revision_columns() -> Vec<Column> {
 pub(crate) fn revision(object: &ControllerRevision, now: Timestamp) -> Vec<Cell> {
     let owners = object.metadata.owner_references.iter().flatten();
     let controller = owners.into_iter().find(|o| o.controller == Some(true)).map(|o| {
-        let group = o
-            .api_version
-            .split_once('/')
-            .map(|(group, _)| format!(".{group}"))
-            .unwrap_or_default();
+        let group = o.api_version.split_once('/').map(|(group, _)| format!(".{group}")).unwrap_or_default();
         format!("{}{group}/{}", o.kind.to_lowercase(), o.name)
     });
     row![

@@ -19,12 +19,7 @@ const PRIORITY_MAX: i32 = 1_000_000_000;
 pub fn autoscaler(object: &v2::HorizontalPodAutoscaler) -> FieldErrors {
     let mut errors = FieldErrors::new();
     let (path, spec) = (FieldPath::new("spec"), &object.spec);
-    scale_target(
-        &mut errors,
-        &path,
-        &spec.scale_target_ref.kind,
-        &spec.scale_target_ref.name,
-    );
+    scale_target(&mut errors, &path, &spec.scale_target_ref.kind, &spec.scale_target_ref.name);
     bounds(&mut errors, &path, spec.min_replicas, spec.max_replicas);
     let list = path.child("metrics");
     for (i, metric) in spec.metrics.iter().flatten().enumerate() {
@@ -32,23 +27,11 @@ pub fn autoscaler(object: &v2::HorizontalPodAutoscaler) -> FieldErrors {
         let types = ["ContainerResource", "External", "Object", "Pods", "Resource"];
         one_of(&mut errors, path.child("type"), Some(&metric.type_), &types);
         let given = [
-            (
-                "ContainerResource",
-                "containerResource",
-                metric.container_resource.as_ref().map(|m| &m.target),
-            ),
-            (
-                "External",
-                "external",
-                metric.external.as_ref().map(|m| &m.target),
-            ),
+            ("ContainerResource", "containerResource", metric.container_resource.as_ref().map(|m| &m.target)),
+            ("External", "external", metric.external.as_ref().map(|m| &m.target)),
             ("Object", "object", metric.object.as_ref().map(|m| &m.target)),
             ("Pods", "pods", metric.pods.as_ref().map(|m| &m.target)),
-            (
-                "Resource",
-                "resource",
-                metric.resource.as_ref().map(|m| &m.target),
-            ),
+            ("Resource", "resource", metric.resource.as_ref().map(|m| &m.target)),
         ];
         for (type_, field, target) in given {
             let path = path.child(field);
@@ -69,19 +52,10 @@ pub fn autoscaler(object: &v2::HorizontalPodAutoscaler) -> FieldErrors {
 pub fn autoscaler_v1(object: &v1::HorizontalPodAutoscaler) -> FieldErrors {
     let mut errors = FieldErrors::new();
     let (path, spec) = (FieldPath::new("spec"), &object.spec);
-    scale_target(
-        &mut errors,
-        &path,
-        &spec.scale_target_ref.kind,
-        &spec.scale_target_ref.name,
-    );
+    scale_target(&mut errors, &path, &spec.scale_target_ref.kind, &spec.scale_target_ref.name);
     bounds(&mut errors, &path, spec.min_replicas, spec.max_replicas);
     if let Some(percent) = spec.target_cpu_utilization_percentage.filter(|&p| p < 1) {
-        errors.invalid(
-            path.child("targetCPUUtilizationPercentage"),
-            percent,
-            "must be greater than 0",
-        );
+        errors.invalid(path.child("targetCPUUtilizationPercentage"), percent, "must be greater than 0");
     }
     errors
 }
@@ -97,21 +71,13 @@ fn scale_target(errors: &mut FieldErrors, path: &FieldPath, kind: &str, of: &str
 
 fn bounds(errors: &mut FieldErrors, path: &FieldPath, min: Option<i32>, max: i32) {
     if let Some(min) = min.filter(|&m| m < 0) {
-        errors.invalid(
-            path.child("minReplicas"),
-            min,
-            "must be greater than or equal to 0",
-        );
+        errors.invalid(path.child("minReplicas"), min, "must be greater than or equal to 0");
     }
     if max < 1 {
         errors.invalid(path.child("maxReplicas"), max, "must be greater than 0");
     }
     if min.is_some_and(|min| max < min) {
-        errors.invalid(
-            path.child("maxReplicas"),
-            max,
-            "must be greater than or equal to `minReplicas`",
-        );
+        errors.invalid(path.child("maxReplicas"), max, "must be greater than or equal to `minReplicas`");
     }
 }
 
@@ -119,11 +85,7 @@ fn target(errors: &mut FieldErrors, path: &FieldPath, target: &v2::MetricTarget)
     let types = ["AverageValue", "Utilization", "Value"];
     one_of(errors, path.child("type"), Some(&target.type_), &types);
     if let Some(percent) = target.average_utilization.filter(|&p| p < 1) {
-        errors.invalid(
-            path.child("averageUtilization"),
-            percent,
-            "must be greater than 0",
-        );
+        errors.invalid(path.child("averageUtilization"), percent, "must be greater than 0");
     }
     let mut set = target.average_utilization.is_some();
     for (field, value) in [("value", &target.value), ("averageValue", &target.average_value)] {
@@ -136,10 +98,7 @@ fn target(errors: &mut FieldErrors, path: &FieldPath, target: &v2::MetricTarget)
         }
     }
     if !set {
-        errors.required(
-            path.clone(),
-            "must set either a target value or a target utilization",
-        );
+        errors.required(path.clone(), "must set either a target value or a target utilization");
     }
 }
 
@@ -149,16 +108,9 @@ pub fn disruption_budget(budget: &PodDisruptionBudget) -> FieldErrors {
     let path = FieldPath::new("spec");
     let Some(spec) = &budget.spec else { return errors };
     if spec.min_available.is_some() && spec.max_unavailable.is_some() {
-        errors.invalid(
-            path.clone(),
-            spec,
-            "minAvailable and maxUnavailable cannot be both set",
-        );
+        errors.invalid(path.clone(), spec, "minAvailable and maxUnavailable cannot be both set");
     }
-    for (field, value) in [
-        ("minAvailable", &spec.min_available),
-        ("maxUnavailable", &spec.max_unavailable),
-    ] {
+    for (field, value) in [("minAvailable", &spec.min_available), ("maxUnavailable", &spec.max_unavailable)] {
         if let Some(value) = value {
             super::workload::count_or_percent(&mut errors, &path.child(field), value);
         }
@@ -171,11 +123,7 @@ pub fn disruption_budget(budget: &PodDisruptionBudget) -> FieldErrors {
 
 /// What is wrong with a RoleBinding.
 pub fn role_binding(binding: &RoleBinding) -> FieldErrors {
-    binding_parts(
-        &binding.role_ref,
-        binding.subjects.as_deref(),
-        &["ClusterRole", "Role"],
-    )
+    binding_parts(&binding.role_ref, binding.subjects.as_deref(), &["ClusterRole", "Role"])
 }
 
 /// What is wrong with a change of a RoleBinding: what it gives is fixed.
@@ -221,11 +169,7 @@ fn binding_parts(role: &RoleRef, subjects: Option<&[Subject]>, kinds: &[&str]) -
         let group = subject.api_group.as_deref().unwrap_or_default();
         match subject.kind.as_str() {
             "ServiceAccount" => {
-                errors.invalid_each(
-                    &path.child("name"),
-                    &subject.name,
-                    name::dns_subdomain(&subject.name),
-                );
+                errors.invalid_each(&path.child("name"), &subject.name, name::dns_subdomain(&subject.name));
                 if !group.is_empty() {
                     errors.not_supported(path.child("apiGroup"), group, &[""]);
                 }
@@ -257,12 +201,7 @@ pub fn priority_class(class: &PriorityClass) -> FieldErrors {
         errors.forbidden(FieldPath::new("value"), detail);
     }
     let policy = class.preemption_policy.as_deref();
-    one_of(
-        &mut errors,
-        FieldPath::new("preemptionPolicy"),
-        policy,
-        &["Never", "PreemptLowerPriority"],
-    );
+    one_of(&mut errors, FieldPath::new("preemptionPolicy"), policy, &["Never", "PreemptLowerPriority"]);
     errors
 }
 
@@ -273,11 +212,7 @@ pub fn priority_class_update(new: &PriorityClass, old: &PriorityClass) -> FieldE
         errors.forbidden(FieldPath::new("value"), "may not be changed in an update.");
     }
     if new.preemption_policy != old.preemption_policy {
-        errors.invalid(
-            FieldPath::new("preemptionPolicy"),
-            &new.preemption_policy,
-            IMMUTABLE,
-        );
+        errors.invalid(FieldPath::new("preemptionPolicy"), &new.preemption_policy, IMMUTABLE);
     }
     errors
 }
@@ -285,18 +220,9 @@ pub fn priority_class_update(new: &PriorityClass, old: &PriorityClass) -> FieldE
 /// What is wrong with a StorageClass.
 pub fn storage_class(class: &StorageClass) -> FieldErrors {
     let mut errors = FieldErrors::new();
-    required(
-        &mut errors,
-        FieldPath::new("provisioner"),
-        Some(&class.provisioner),
-    );
+    required(&mut errors, FieldPath::new("provisioner"), Some(&class.provisioner));
     let policy = class.reclaim_policy.as_deref();
-    one_of(
-        &mut errors,
-        FieldPath::new("reclaimPolicy"),
-        policy,
-        &["Delete", "Retain"],
-    );
+    one_of(&mut errors, FieldPath::new("reclaimPolicy"), policy, &["Delete", "Retain"]);
     let mode = class.volume_binding_mode.as_deref();
     let modes = ["Immediate", "WaitForFirstConsumer"];
     one_of(&mut errors, FieldPath::new("volumeBindingMode"), mode, &modes);
@@ -311,23 +237,13 @@ pub fn storage_class_update(new: &StorageClass, old: &StorageClass) -> FieldErro
         errors.forbidden(FieldPath::new("parameters"), fixed);
     }
     if new.provisioner != old.provisioner {
-        errors.forbidden(
-            FieldPath::new("provisioner"),
-            "updates to provisioner are forbidden.",
-        );
+        errors.forbidden(FieldPath::new("provisioner"), "updates to provisioner are forbidden.");
     }
     if new.reclaim_policy != old.reclaim_policy {
-        errors.forbidden(
-            FieldPath::new("reclaimPolicy"),
-            "updates to reclaimPolicy are forbidden.",
-        );
+        errors.forbidden(FieldPath::new("reclaimPolicy"), "updates to reclaimPolicy are forbidden.");
     }
     if new.volume_binding_mode != old.volume_binding_mode {
-        errors.invalid(
-            FieldPath::new("volumeBindingMode"),
-            &new.volume_binding_mode,
-            IMMUTABLE,
-        );
+        errors.invalid(FieldPath::new("volumeBindingMode"), &new.volume_binding_mode, IMMUTABLE);
     }
     errors
 }
@@ -344,12 +260,7 @@ pub fn claim(claim: &PersistentVolumeClaim) -> FieldErrors {
     if modes.is_empty() {
         errors.required(path.child("accessModes"), "at least 1 access mode is required");
     }
-    let supported = [
-        "ReadOnlyMany",
-        "ReadWriteMany",
-        "ReadWriteOnce",
-        "ReadWriteOncePod",
-    ];
+    let supported = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
     for mode in modes.iter().filter(|m| !supported.contains(&m.as_str())) {
         errors.not_supported(path.child("accessModes"), mode, &supported);
     }
@@ -358,11 +269,7 @@ pub fn claim(claim: &PersistentVolumeClaim) -> FieldErrors {
         errors.forbidden(path.child("accessModes"), detail);
     }
     let requests = path.child("resources").child("requests").key("storage");
-    match spec
-        .resources
-        .as_ref()
-        .and_then(|r| r.requests.as_ref()?.get("storage"))
-    {
+    match spec.resources.as_ref().and_then(|r| r.requests.as_ref()?.get("storage")) {
         None => errors.required(path.child("resources").child("requests").key("storage"), ""),
         Some(amount) => {
             if resources::amount(&mut errors, &requests, "storage", amount).is_some_and(|q| q.is_zero()) {
@@ -371,12 +278,7 @@ pub fn claim(claim: &PersistentVolumeClaim) -> FieldErrors {
         }
     }
     let mode = spec.volume_mode.as_deref();
-    one_of(
-        &mut errors,
-        path.child("volumeMode"),
-        mode,
-        &["Block", "Filesystem"],
-    );
+    one_of(&mut errors, path.child("volumeMode"), mode, &["Block", "Filesystem"]);
     if let Some(class) = spec.storage_class_name.as_deref().filter(|c| !c.is_empty()) {
         errors.invalid_each(&path.child("storageClassName"), class, name::dns_subdomain(class));
     }
@@ -403,8 +305,7 @@ pub fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) ->
     let bound = old.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
     if bound {
         let storage = |s: &Option<k8s_openapi::api::core::v1::VolumeResourceRequirements>| {
-            s.as_ref()
-                .and_then(|r| Quantity::try_from(r.requests.as_ref()?.get("storage")?).ok())
+            s.as_ref().and_then(|r| Quantity::try_from(r.requests.as_ref()?.get("storage")?).ok())
         };
         if storage(&new.resources) < storage(&before.resources) {
             let detail = "field can not be less than previous value";

@@ -29,13 +29,7 @@ pub(super) fn containers(
         let path = list.index(i);
         own_name(errors, &path, &container.name, &mut names);
         common(errors, &path, container, volumes);
-        ports(
-            errors,
-            &path.child("ports"),
-            container,
-            spec.host_network == Some(true),
-            &mut host_ports,
-        );
+        ports(errors, &path.child("ports"), container, spec.host_network == Some(true), &mut host_ports);
         probe::of_container(errors, &path, container);
         if container.restart_policy.is_some() {
             let detail = "may not be set for non-init containers";
@@ -50,18 +44,8 @@ pub(super) fn containers(
         init(errors, &path, container);
         // Init containers run one after another; only those that stay must share the node's ports with the rest.
         let mut alone = BTreeSet::new();
-        let taken = if is_sidecar(container) {
-            &mut host_ports
-        } else {
-            &mut alone
-        };
-        ports(
-            errors,
-            &path.child("ports"),
-            container,
-            spec.host_network == Some(true),
-            taken,
-        );
+        let taken = if is_sidecar(container) { &mut host_ports } else { &mut alone };
+        ports(errors, &path.child("ports"), container, spec.host_network == Some(true), taken);
     }
     let list = path.child("ephemeralContainers");
     for (i, container) in spec.ephemeral_containers.iter().flatten().enumerate() {
@@ -103,30 +87,14 @@ fn common(errors: &mut FieldErrors, path: &FieldPath, container: &Container, vol
     let policy = container.image_pull_policy.as_deref();
     one_of(errors, path.child("imagePullPolicy"), policy, &PULL_POLICIES);
     let policy = container.termination_message_policy.as_deref();
-    one_of(
-        errors,
-        path.child("terminationMessagePolicy"),
-        policy,
-        &["FallbackToLogsOnError", "File"],
-    );
-    env::env(
-        errors,
-        &path.child("env"),
-        container.env.as_deref().unwrap_or_default(),
-    );
-    env::env_from(
-        errors,
-        &path.child("envFrom"),
-        container.env_from.as_deref().unwrap_or_default(),
-    );
+    one_of(errors, path.child("terminationMessagePolicy"), policy, &["FallbackToLogsOnError", "File"]);
+    env::env(errors, &path.child("env"), container.env.as_deref().unwrap_or_default());
+    env::env_from(errors, &path.child("envFrom"), container.env_from.as_deref().unwrap_or_default());
     if let Some(needs) = &container.resources {
         resources::check(errors, &path.child("resources"), needs);
     }
-    let privileged = security::container(
-        errors,
-        &path.child("securityContext"),
-        container.security_context.as_ref(),
-    );
+    let privileged =
+        security::container(errors, &path.child("securityContext"), container.security_context.as_ref());
     let mounts = container.volume_mounts.as_deref().unwrap_or_default();
     volume_mounts(errors, &path.child("volumeMounts"), mounts, volumes, privileged);
     for (i, device) in container.volume_devices.iter().flatten().enumerate() {
@@ -168,14 +136,8 @@ fn ephemeral(
     spec: &PodSpec,
     volumes: &VolumeNames<'_>,
 ) {
-    let all = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten());
-    if let Some(target) = container
-        .target_container_name
-        .as_deref()
-        .filter(|t| !t.is_empty())
+    let all = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    if let Some(target) = container.target_container_name.as_deref().filter(|t| !t.is_empty())
         && !all.into_iter().any(|c| c.name == target)
     {
         errors.not_found(path.child("targetContainerName"), target);
@@ -186,13 +148,7 @@ fn ephemeral(
         ("readinessProbe", container.readiness_probe.is_some()),
         ("startupProbe", container.startup_probe.is_some()),
         ("lifecycle", container.lifecycle.is_some()),
-        (
-            "resources",
-            container
-                .resources
-                .as_ref()
-                .is_some_and(|r| *r != Default::default()),
-        ),
+        ("resources", container.resources.as_ref().is_some_and(|r| *r != Default::default())),
         ("restartPolicy", container.restart_policy.is_some()),
     ] {
         if set {
@@ -237,12 +193,7 @@ fn ports(
         } else {
             errors.invalid_each(&path.child("containerPort"), number, name::port_number(number));
         }
-        one_of(
-            errors,
-            path.child("protocol"),
-            port.protocol.as_deref(),
-            &PROTOCOLS,
-        );
+        one_of(errors, path.child("protocol"), port.protocol.as_deref(), &PROTOCOLS);
         host_port(errors, &path, port, host_network, host_ports);
     }
 }

@@ -43,13 +43,7 @@ pub fn config_map_update(new: &ConfigMap, old: &ConfigMap) -> FieldErrors {
         for (field, same) in [
             ("immutable", new.immutable == Some(true)),
             ("data", new.data.iter().flatten().eq(old.data.iter().flatten())),
-            (
-                "binaryData",
-                new.binary_data
-                    .iter()
-                    .flatten()
-                    .eq(old.binary_data.iter().flatten()),
-            ),
+            ("binaryData", new.binary_data.iter().flatten().eq(old.binary_data.iter().flatten())),
         ] {
             if !same {
                 errors.forbidden(FieldPath::new(field), SEALED);
@@ -84,16 +78,9 @@ pub fn secret(secret: &Secret) -> FieldErrors {
     match secret.type_.as_deref().unwrap_or_default() {
         "kubernetes.io/service-account-token" => {
             let annotation = "kubernetes.io/service-account.name";
-            let owner = secret
-                .metadata
-                .annotations
-                .as_ref()
-                .and_then(|a| a.get(annotation));
+            let owner = secret.metadata.annotations.as_ref().and_then(|a| a.get(annotation));
             if owner.is_none_or(String::is_empty) {
-                errors.required(
-                    FieldPath::new("metadata").child("annotations").key(annotation),
-                    "",
-                );
+                errors.required(FieldPath::new("metadata").child("annotations").key(annotation), "");
             }
         }
         "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson"),
@@ -166,23 +153,13 @@ pub fn node(node: &Node) -> FieldErrors {
 pub fn node_update(new: &Node, old: &Node) -> FieldErrors {
     let mut errors = FieldErrors::new();
     let path = FieldPath::new("spec");
-    let cidrs = |n: &Node| {
-        n.spec
-            .as_ref()
-            .and_then(|s| s.pod_cidrs.clone())
-            .unwrap_or_default()
-    };
+    let cidrs = |n: &Node| n.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default();
     let (now, before) = (cidrs(new), cidrs(old));
     if !before.is_empty() && now != before {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
         errors.forbidden(path.child("podCIDRs"), detail);
     }
-    let provider = |n: &Node| {
-        n.spec
-            .as_ref()
-            .and_then(|s| s.provider_id.clone())
-            .unwrap_or_default()
-    };
+    let provider = |n: &Node| n.spec.as_ref().and_then(|s| s.provider_id.clone()).unwrap_or_default();
     if !provider(old).is_empty() && provider(new) != provider(old) {
         let detail = "node updates may not change providerID except from \"\" to valid";
         errors.forbidden(path.child("providerID"), detail);

@@ -22,13 +22,8 @@ const ENV_FIELDS: [&str; 9] = [
     "status.podIPs",
 ];
 /// The fields of a pod that its files may show.
-pub(super) const FILE_FIELDS: [&str; 5] = [
-    "metadata.annotations",
-    "metadata.labels",
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-];
+pub(super) const FILE_FIELDS: [&str; 5] =
+    ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 
 const RESOURCES: [&str; 6] = [
     "limits.cpu",
@@ -102,12 +97,7 @@ pub(super) fn field_ref(
     field: &ObjectFieldSelector,
     supported: &[&str],
 ) {
-    one_of(
-        errors,
-        path.child("apiVersion"),
-        field.api_version.as_deref(),
-        &["v1"],
-    );
+    one_of(errors, path.child("apiVersion"), field.api_version.as_deref(), &["v1"]);
     let path = path.child("fieldPath");
     let Some(given) = required(errors, path.clone(), Some(&field.field_path)) else {
         return;
@@ -133,11 +123,7 @@ pub(super) fn resource_field_ref(
     in_volume: bool,
 ) {
     if in_volume {
-        required(
-            errors,
-            path.child("containerName"),
-            resource.container_name.as_deref(),
-        );
+        required(errors, path.child("containerName"), resource.container_name.as_deref());
     }
     let given = resource.resource.as_str();
     if required(errors, path.child("resource"), Some(given)).is_none() {
@@ -155,15 +141,10 @@ pub(super) fn resource_field_ref(
         Err(error) => return errors.invalid(path, &divisor.0, error.to_string()),
     };
     let (allowed, detail): (&[&str], _) = if given.ends_with(".cpu") {
-        (
-            &["0", "1m", "1"],
-            "only divisor's values 1m and 1 are supported with the cpu resource",
-        )
+        (&["0", "1m", "1"], "only divisor's values 1m and 1 are supported with the cpu resource")
     } else {
         (
-            &[
-                "0", "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
-            ],
+            &["0", "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"],
             "only divisor's values 1, 1k, 1M, 1G, 1T, 1P, 1E, 1Ki, 1Mi, 1Gi, 1Ti, 1Pi, 1Ei are supported with the \
              memory resource",
         )

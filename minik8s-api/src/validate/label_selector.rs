@@ -24,11 +24,7 @@ pub(super) fn check(errors: &mut FieldErrors, path: &FieldPath, selector: &Label
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             other => errors.invalid(path.child("operator"), other, "not a valid selector operator"),
         }
-        errors.invalid_each(
-            &path.child("key"),
-            &expression.key,
-            name::qualified(&expression.key),
-        );
+        errors.invalid_each(&path.child("key"), &expression.key, name::qualified(&expression.key));
         for (i, value) in values.iter().enumerate() {
             errors.invalid_each(&path.child("values").index(i), value, name::label_value(value));
         }

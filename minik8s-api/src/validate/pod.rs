@@ -37,17 +37,11 @@ pub fn validate_update(new: &Pod, old: &Pod) -> FieldErrors {
     let count = |containers: &Option<Vec<Container>>| containers.as_ref().map_or(0, Vec::len);
     let mut same = true;
     if new.containers.len() != old.containers.len() {
-        errors.forbidden(
-            path.child("containers"),
-            "pod updates may not add or remove containers",
-        );
+        errors.forbidden(path.child("containers"), "pod updates may not add or remove containers");
         same = false;
     }
     if count(&new.init_containers) != count(&old.init_containers) {
-        errors.forbidden(
-            path.child("initContainers"),
-            "pod updates may not add or remove containers",
-        );
+        errors.forbidden(path.child("initContainers"), "pod updates may not add or remove containers");
         same = false;
     }
     if !same {
@@ -103,10 +97,7 @@ fn gates_update(errors: &mut FieldErrors, path: &FieldPath, new: &PodSpec, old: 
     let before: BTreeSet<_> = old.scheduling_gates.iter().flatten().map(|g| &g.name).collect();
     for (i, gate) in new.scheduling_gates.iter().flatten().enumerate() {
         if !before.contains(&gate.name) {
-            let detail = format!(
-                "only deletion is allowed, but found new scheduling gate '{}'",
-                gate.name
-            );
+            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
             errors.forbidden(path.index(i), detail);
         }
     }
@@ -120,19 +111,13 @@ fn differences(new: &PodSpec, old: &PodSpec) -> Vec<String> {
     };
     let (new, old) = (fields(new), fields(old));
     let keys: BTreeSet<_> = new.keys().chain(old.keys()).collect();
-    keys.into_iter()
-        .filter(|k| new.get(*k) != old.get(*k))
-        .map(|k| format!("spec.{k}"))
-        .collect()
+    keys.into_iter().filter(|k| new.get(*k) != old.get(*k)).map(|k| format!("spec.{k}")).collect()
 }
 
 /// What is wrong with the spec of a pod or of a template at `path`.
 pub(super) fn spec(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
-    let volumes = volume::volumes(
-        errors,
-        &path.child("volumes"),
-        spec.volumes.as_deref().unwrap_or_default(),
-    );
+    let volumes =
+        volume::volumes(errors, &path.child("volumes"), spec.volumes.as_deref().unwrap_or_default());
     container::containers(errors, path, spec, &volumes);
     one_of(
         errors,
@@ -142,16 +127,9 @@ pub(super) fn spec(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
     );
     dns(errors, path, spec);
     if let Some(seconds) = spec.termination_grace_period_seconds.filter(|&s| s < 0) {
-        errors.invalid(
-            path.child("terminationGracePeriodSeconds"),
-            seconds,
-            super::NOT_NEGATIVE,
-        );
+        errors.invalid(path.child("terminationGracePeriodSeconds"), seconds, super::NOT_NEGATIVE);
     }
-    if let Some(seconds) = spec
-        .active_deadline_seconds
-        .filter(|s| !(1..=i64::from(i32::MAX)).contains(s))
-    {
+    if let Some(seconds) = spec.active_deadline_seconds.filter(|s| !(1..=i64::from(i32::MAX)).contains(s)) {
         let detail = "must be between 1 and 2147483647, inclusive";
         errors.invalid(path.child("activeDeadlineSeconds"), seconds, detail);
     }
@@ -162,12 +140,7 @@ pub(super) fn spec(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
 
 fn dns(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
     let policies = ["ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"];
-    one_of(
-        errors,
-        path.child("dnsPolicy"),
-        spec.dns_policy.as_deref(),
-        &policies,
-    );
+    one_of(errors, path.child("dnsPolicy"), spec.dns_policy.as_deref(), &policies);
     let path = path.child("dnsConfig");
     let none = spec.dns_policy.as_deref() == Some("None");
     let Some(config) = &spec.dns_config else {
@@ -182,31 +155,19 @@ fn dns(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
         errors.required(path.child("nameservers"), detail);
     }
     if servers.len() > 3 {
-        errors.invalid(
-            path.child("nameservers"),
-            servers,
-            "must not have more than 3 nameservers",
-        );
+        errors.invalid(path.child("nameservers"), servers, "must not have more than 3 nameservers");
     }
     for (i, server) in servers.iter().enumerate() {
         errors.invalid_each(&path.child("nameservers").index(i), server, name::ip(server));
     }
     let searches = config.searches.as_deref().unwrap_or_default();
     if searches.len() > 32 {
-        errors.invalid(
-            path.child("searches"),
-            searches,
-            "must not have more than 32 search paths",
-        );
+        errors.invalid(path.child("searches"), searches, "must not have more than 32 search paths");
     }
     for (i, search) in searches.iter().enumerate().filter(|(_, s)| *s != ".") {
         // A trailing dot is fine, and so is the underscore of SRV records.
         let plain = search.strip_suffix('.').unwrap_or(search).replace('_', "-");
-        errors.invalid_each(
-            &path.child("searches").index(i),
-            search,
-            name::dns_subdomain(&plain),
-        );
+        errors.invalid_each(&path.child("searches").index(i), search, name::dns_subdomain(&plain));
     }
     for (i, option) in config.options.iter().flatten().enumerate() {
         if option.name.as_deref().unwrap_or_default().is_empty() {
@@ -219,17 +180,9 @@ fn dns(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
 fn identity(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
     type Check = fn(&str) -> Vec<String>;
     let names: [(&str, &Option<String>, Check); 7] = [
-        (
-            "serviceAccountName",
-            &spec.service_account_name,
-            name::dns_subdomain,
-        ),
+        ("serviceAccountName", &spec.service_account_name, name::dns_subdomain),
         ("nodeName", &spec.node_name, name::dns_subdomain),
-        (
-            "priorityClassName",
-            &spec.priority_class_name,
-            name::dns_subdomain,
-        ),
+        ("priorityClassName", &spec.priority_class_name, name::dns_subdomain),
         ("runtimeClassName", &spec.runtime_class_name, name::dns_subdomain),
         ("schedulerName", &spec.scheduler_name, name::dns_subdomain),
         ("hostname", &spec.hostname, name::dns_label),
@@ -241,11 +194,7 @@ fn identity(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
         }
     }
     for (i, secret) in spec.image_pull_secrets.iter().flatten().enumerate() {
-        required(
-            errors,
-            path.child("imagePullSecrets").index(i).child("name"),
-            Some(&secret.name),
-        );
+        required(errors, path.child("imagePullSecrets").index(i).child("name"), Some(&secret.name));
     }
     for (i, alias) in spec.host_aliases.iter().flatten().enumerate() {
         let path = path.child("hostAliases").index(i);
@@ -259,12 +208,7 @@ fn identity(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
         errors.invalid_each(&path, &gate.condition_type, name::qualified(&gate.condition_type));
     }
     if let Some(os) = &spec.os {
-        one_of(
-            errors,
-            path.child("os").child("name"),
-            Some(&os.name),
-            &["linux", "windows"],
-        );
+        one_of(errors, path.child("os").child("name"), Some(&os.name), &["linux", "windows"]);
     }
 }
 

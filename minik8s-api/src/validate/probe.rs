@@ -27,19 +27,12 @@ pub(super) fn of_container(errors: &mut FieldErrors, path: &FieldPath, container
                 errors.invalid(path, seconds, "must not be set for readinessProbes");
             }
         } else if probe.success_threshold.is_some_and(|n| n != 1) {
-            errors.invalid(
-                path.child("successThreshold"),
-                probe.success_threshold,
-                "must be 1",
-            );
+            errors.invalid(path.child("successThreshold"), probe.success_threshold, "must be 1");
         }
     }
     let path = path.child("lifecycle");
     if let Some(lifecycle) = &container.lifecycle {
-        for (field, hook) in [
-            ("postStart", &lifecycle.post_start),
-            ("preStop", &lifecycle.pre_stop),
-        ] {
+        for (field, hook) in [("postStart", &lifecycle.post_start), ("preStop", &lifecycle.pre_stop)] {
             if let Some(hook) = hook {
                 handler(errors, &path.child(field), hook);
             }
@@ -50,14 +43,10 @@ pub(super) fn of_container(errors: &mut FieldErrors, path: &FieldPath, container
 fn check(errors: &mut FieldErrors, path: &FieldPath, probe: &Probe) {
     let mut handlers = Handlers::default();
     if let Some(action) = &probe.exec {
-        handlers.one(errors, path.child("exec"), |errors, path| {
-            exec(errors, path, action)
-        });
+        handlers.one(errors, path.child("exec"), |errors, path| exec(errors, path, action));
     }
     if let Some(action) = &probe.http_get {
-        handlers.one(errors, path.child("httpGet"), |errors, path| {
-            http_get(errors, path, action)
-        });
+        handlers.one(errors, path.child("httpGet"), |errors, path| http_get(errors, path, action));
     }
     if let Some(action) = &probe.tcp_socket {
         handlers.one(errors, path.child("tcpSocket"), |errors, path| {
@@ -70,35 +59,23 @@ fn check(errors: &mut FieldErrors, path: &FieldPath, probe: &Probe) {
         });
     }
     handlers.end(errors, path);
-    not_negative(
-        errors,
-        path.child("initialDelaySeconds"),
-        probe.initial_delay_seconds,
-    );
+    not_negative(errors, path.child("initialDelaySeconds"), probe.initial_delay_seconds);
     not_negative(errors, path.child("timeoutSeconds"), probe.timeout_seconds);
     not_negative(errors, path.child("periodSeconds"), probe.period_seconds);
     not_negative(errors, path.child("successThreshold"), probe.success_threshold);
     not_negative(errors, path.child("failureThreshold"), probe.failure_threshold);
     if let Some(seconds) = probe.termination_grace_period_seconds.filter(|&s| s <= 0) {
-        errors.invalid(
-            path.child("terminationGracePeriodSeconds"),
-            seconds,
-            "must be greater than 0",
-        );
+        errors.invalid(path.child("terminationGracePeriodSeconds"), seconds, "must be greater than 0");
     }
 }
 
 fn handler(errors: &mut FieldErrors, path: &FieldPath, hook: &LifecycleHandler) {
     let mut handlers = Handlers::default();
     if let Some(action) = &hook.exec {
-        handlers.one(errors, path.child("exec"), |errors, path| {
-            exec(errors, path, action)
-        });
+        handlers.one(errors, path.child("exec"), |errors, path| exec(errors, path, action));
     }
     if let Some(action) = &hook.http_get {
-        handlers.one(errors, path.child("httpGet"), |errors, path| {
-            http_get(errors, path, action)
-        });
+        handlers.one(errors, path.child("httpGet"), |errors, path| http_get(errors, path, action));
     }
     if let Some(action) = &hook.tcp_socket {
         handlers.one(errors, path.child("tcpSocket"), |errors, path| {
@@ -148,26 +125,14 @@ fn exec(errors: &mut FieldErrors, path: &FieldPath, action: &ExecAction) {
 fn http_get(errors: &mut FieldErrors, path: &FieldPath, action: &HTTPGetAction) {
     required(errors, path.child("path"), action.path.as_deref());
     port(errors, &path.child("port"), &action.port);
-    one_of(
-        errors,
-        path.child("scheme"),
-        action.scheme.as_deref(),
-        &["HTTP", "HTTPS"],
-    );
+    one_of(errors, path.child("scheme"), action.scheme.as_deref(), &["HTTP", "HTTPS"]);
     for (i, header) in action.http_headers.iter().flatten().enumerate() {
-        let good = !header.name.is_empty()
-            && header
-                .name
-                .bytes()
-                .all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        let good =
+            !header.name.is_empty() && header.name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
         if !good {
             let detail = "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. \
                           'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')";
-            errors.invalid(
-                path.child("httpHeaders").index(i).child("name"),
-                &header.name,
-                detail,
-            );
+            errors.invalid(path.child("httpHeaders").index(i).child("name"), &header.name, detail);
         }
     }
 }

@@ -33,20 +33,13 @@ pub(super) fn check(errors: &mut FieldErrors, path: &FieldPath, needs: &Resource
                 errors.invalid(requests.clone(), request.to_string(), detail);
             }
             None if exact => {
-                errors.required(
-                    path.child("limits"),
-                    "Limit must be set for non overcommitable resources",
-                );
+                errors.required(path.child("limits"), "Limit must be set for non overcommitable resources");
             }
             _ => {}
         }
     }
     for (i, claim) in needs.claims.iter().flatten().enumerate() {
-        super::required(
-            errors,
-            path.child("claims").index(i).child("name"),
-            Some(&claim.name),
-        );
+        super::required(errors, path.child("claims").index(i).child("name"), Some(&claim.name));
     }
 }
 
@@ -85,11 +78,7 @@ fn resource_name(errors: &mut FieldErrors, path: &FieldPath, resource: &str) {
     let standard = matches!(resource, "cpu" | "memory" | "ephemeral-storage" | "storage")
         || resource.starts_with("hugepages-");
     if wrong.is_empty() && !resource.contains('/') && !standard {
-        errors.invalid(
-            path.clone(),
-            resource,
-            "must be a standard resource for containers",
-        );
+        errors.invalid(path.clone(), resource, "must be a standard resource for containers");
     }
     errors.invalid_each(path, resource, wrong);
 }

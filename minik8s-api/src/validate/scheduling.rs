@@ -42,15 +42,11 @@ pub(super) fn spec(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
         for (field, must, may) in pods.into_iter().chain(anti) {
             let path = path.child(field);
             for (i, term) in must.iter().flatten().enumerate() {
-                let path = path
-                    .child("requiredDuringSchedulingIgnoredDuringExecution")
-                    .index(i);
+                let path = path.child("requiredDuringSchedulingIgnoredDuringExecution").index(i);
                 pod_affinity_term(errors, &path, term);
             }
             for (i, term) in may.iter().flatten().enumerate() {
-                let path = path
-                    .child("preferredDuringSchedulingIgnoredDuringExecution")
-                    .index(i);
+                let path = path.child("preferredDuringSchedulingIgnoredDuringExecution").index(i);
                 weight(errors, &path, term.weight);
                 pod_affinity_term(errors, &path.child("podAffinityTerm"), &term.pod_affinity_term);
             }
@@ -106,17 +102,9 @@ fn toleration(errors: &mut FieldErrors, path: &FieldPath, toleration: &Toleratio
 
 /// Tolerations may be added, and how long they last may change.
 pub(super) fn tolerations_update(errors: &mut FieldErrors, path: &FieldPath, new: &PodSpec, old: &PodSpec) {
-    let timeless = |t: &Toleration| Toleration {
-        toleration_seconds: None,
-        ..t.clone()
-    };
+    let timeless = |t: &Toleration| Toleration { toleration_seconds: None, ..t.clone() };
     let new: Vec<_> = new.tolerations.iter().flatten().map(timeless).collect();
-    if old
-        .tolerations
-        .iter()
-        .flatten()
-        .any(|t| !new.contains(&timeless(t)))
-    {
+    if old.tolerations.iter().flatten().any(|t| !new.contains(&timeless(t))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         errors.forbidden(path.clone(), detail);
     }
@@ -124,9 +112,7 @@ pub(super) fn tolerations_update(errors: &mut FieldErrors, path: &FieldPath, new
 
 fn node_affinity(errors: &mut FieldErrors, path: &FieldPath, affinity: &NodeAffinity) {
     if let Some(must) = &affinity.required_during_scheduling_ignored_during_execution {
-        let path = path
-            .child("requiredDuringSchedulingIgnoredDuringExecution")
-            .child("nodeSelectorTerms");
+        let path = path.child("requiredDuringSchedulingIgnoredDuringExecution").child("nodeSelectorTerms");
         if must.node_selector_terms.is_empty() {
             errors.required(path.clone(), "must have at least one node selector term");
         }
@@ -134,14 +120,9 @@ fn node_affinity(errors: &mut FieldErrors, path: &FieldPath, affinity: &NodeAffi
             node_term(errors, &path.index(i), term);
         }
     }
-    let may = affinity
-        .preferred_during_scheduling_ignored_during_execution
-        .iter()
-        .flatten();
+    let may = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
     for (i, term) in may.enumerate() {
-        let path = path
-            .child("preferredDuringSchedulingIgnoredDuringExecution")
-            .index(i);
+        let path = path.child("preferredDuringSchedulingIgnoredDuringExecution").index(i);
         weight(errors, &path, term.weight);
         node_term(errors, &path.child("preference"), &term.preference);
     }
@@ -157,11 +138,7 @@ fn node_term(errors: &mut FieldErrors, path: &FieldPath, term: &NodeSelectorTerm
         let path = path.child("matchFields").index(i);
         let values = each.values.as_deref().unwrap_or_default();
         if !matches!(each.operator.as_str(), "In" | "NotIn") {
-            errors.invalid(
-                path.child("operator"),
-                &each.operator,
-                "not a valid selector operator",
-            );
+            errors.invalid(path.child("operator"), &each.operator, "not a valid selector operator");
         } else if values.len() != 1 {
             let detail = "must be only one value when `operator` is 'In' or 'NotIn' for node field selector";
             errors.required(path.child("values"), detail);
@@ -219,11 +196,7 @@ fn spread(errors: &mut FieldErrors, path: &FieldPath, constraints: &[TopologySpr
     for (i, constraint) in constraints.iter().enumerate() {
         let path = path.index(i);
         if constraint.max_skew <= 0 {
-            errors.invalid(
-                path.child("maxSkew"),
-                constraint.max_skew,
-                "must be greater than zero",
-            );
+            errors.invalid(path.child("maxSkew"), constraint.max_skew, "must be greater than zero");
         }
         topology_key(errors, &path.child("topologyKey"), &constraint.topology_key);
         let when = &constraint.when_unsatisfiable;

@@ -23,35 +23,17 @@ pub(super) fn pod(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
     }
     if let Some(policy) = context.fs_group_change_policy.as_deref() {
         let supported = ["Always", "OnRootMismatch"];
-        super::one_of(
-            errors,
-            path.child("fsGroupChangePolicy"),
-            Some(policy),
-            &supported,
-        );
+        super::one_of(errors, path.child("fsGroupChangePolicy"), Some(policy), &supported);
     }
     if let Some(policy) = context.supplemental_groups_policy.as_deref() {
-        super::one_of(
-            errors,
-            path.child("supplementalGroupsPolicy"),
-            Some(policy),
-            &["Merge", "Strict"],
-        );
+        super::one_of(errors, path.child("supplementalGroupsPolicy"), Some(policy), &["Merge", "Strict"]);
     }
-    seccomp(
-        errors,
-        &path.child("seccompProfile"),
-        context.seccomp_profile.as_ref(),
-    );
+    seccomp(errors, &path.child("seccompProfile"), context.seccomp_profile.as_ref());
     sysctls(errors, &path.child("sysctls"), spec);
 }
 
 fn sysctls(errors: &mut FieldErrors, path: &FieldPath, spec: &PodSpec) {
-    let list = spec
-        .security_context
-        .as_ref()
-        .and_then(|c| c.sysctls.as_deref())
-        .unwrap_or_default();
+    let list = spec.security_context.as_ref().and_then(|c| c.sysctls.as_deref()).unwrap_or_default();
     let mut seen = std::collections::BTreeSet::new();
     for (i, sysctl) in list.iter().enumerate() {
         let path = path.index(i).child("name");
@@ -85,18 +67,9 @@ pub(super) fn container(
     id(errors, path.child("runAsUser"), context.run_as_user);
     id(errors, path.child("runAsGroup"), context.run_as_group);
     if let Some(mount) = context.proc_mount.as_deref() {
-        super::one_of(
-            errors,
-            path.child("procMount"),
-            Some(mount),
-            &["Default", "Unmasked"],
-        );
+        super::one_of(errors, path.child("procMount"), Some(mount), &["Default", "Unmasked"]);
     }
-    seccomp(
-        errors,
-        &path.child("seccompProfile"),
-        context.seccomp_profile.as_ref(),
-    );
+    seccomp(errors, &path.child("seccompProfile"), context.seccomp_profile.as_ref());
     let privileged = context.privileged == Some(true);
     if context.allow_privilege_escalation == Some(false) {
         let path = path.clone();

@@ -21,12 +21,7 @@ pub fn validate(service: &Service) -> FieldErrors {
     let type_ = spec.type_.as_deref().unwrap_or_default();
     one_of(&mut errors, path.child("type"), Some(type_), &TYPES);
     let affinity = spec.session_affinity.as_deref();
-    one_of(
-        &mut errors,
-        path.child("sessionAffinity"),
-        affinity,
-        &["ClientIP", "None"],
-    );
+    one_of(&mut errors, path.child("sessionAffinity"), affinity, &["ClientIP", "None"]);
     addresses(&mut errors, &path, spec, type_);
     let ports = spec.ports.as_deref().unwrap_or_default();
     if ports.is_empty() && !is_headless(spec) && type_ != "ExternalName" {
@@ -41,23 +36,12 @@ pub fn validate(service: &Service) -> FieldErrors {
         ("externalTrafficPolicy", &spec.external_traffic_policy),
     ] {
         if policy.is_some() {
-            one_of(
-                &mut errors,
-                path.child(field),
-                policy.as_deref(),
-                &["Cluster", "Local"],
-            );
+            one_of(&mut errors, path.child(field), policy.as_deref(), &["Cluster", "Local"]);
         }
     }
-    let seconds = spec
-        .session_affinity_config
-        .as_ref()
-        .and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
+    let seconds = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
     if let Some(seconds) = seconds.filter(|s| !(1..=86_400).contains(s)) {
-        let path = path
-            .child("sessionAffinityConfig")
-            .child("clientIP")
-            .child("timeoutSeconds");
+        let path = path.child("sessionAffinityConfig").child("clientIP").child("timeoutSeconds");
         errors.invalid(path, seconds, "must be greater than 0 and less than 86400");
     }
     errors
@@ -79,10 +63,7 @@ fn addresses(errors: &mut FieldErrors, path: &FieldPath, spec: &ServiceSpec, typ
             }
         }
         if own.is_some() {
-            errors.forbidden(
-                path.child("clusterIPs"),
-                "may not be set for ExternalName services",
-            );
+            errors.forbidden(path.child("clusterIPs"), "may not be set for ExternalName services");
         }
     } else if let Some(ip) = own {
         let path = path.child("clusterIPs").index(0);

@@ -14,16 +14,8 @@ pub(super) type VolumeNames<'a> = BTreeSet<&'a str>;
 
 const MODE: &str = "must be a number between 0 and 0777 (octal), both inclusive";
 const MORE_THAN_ONE: &str = "may not specify more than 1 volume type";
-const HOST_PATH_TYPES: [&str; 8] = [
-    "",
-    "BlockDevice",
-    "CharDevice",
-    "Directory",
-    "DirectoryOrCreate",
-    "File",
-    "FileOrCreate",
-    "Socket",
-];
+const HOST_PATH_TYPES: [&str; 8] =
+    ["", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate", "File", "FileOrCreate", "Socket"];
 
 /// Gives the names, good or bad, so that a mount of a bad volume is not reported as well.
 pub(super) fn volumes<'a>(
@@ -49,11 +41,9 @@ pub(super) fn volumes<'a>(
 /// The names of the sources that a volume or projection sets.
 fn sources(volume: &impl serde::Serialize) -> Vec<String> {
     match serde_json::to_value(volume) {
-        Ok(serde_json::Value::Object(fields)) => fields
-            .into_iter()
-            .map(|(k, _)| k)
-            .filter(|k| k != "name")
-            .collect(),
+        Ok(serde_json::Value::Object(fields)) => {
+            fields.into_iter().map(|(k, _)| k).filter(|k| k != "name").collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -85,31 +75,20 @@ fn volume(errors: &mut FieldErrors, path: &FieldPath, volume: &Volume) {
         if let Some(limit) = &source.size_limit
             && !Quantity::try_from(limit).is_ok_and(|q| !q.is_negative())
         {
-            errors.forbidden(
-                path.child("sizeLimit"),
-                "SizeLimit field must be a valid resource quantity",
-            );
+            errors.forbidden(path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
         }
     }
     if let Some(source) = &volume.config_map {
         let path = path.child("configMap");
         required(errors, path.child("name"), Some(&source.name));
         mode(errors, path.child("defaultMode"), source.default_mode);
-        items(
-            errors,
-            &path.child("items"),
-            source.items.as_deref().unwrap_or_default(),
-        );
+        items(errors, &path.child("items"), source.items.as_deref().unwrap_or_default());
     }
     if let Some(source) = &volume.secret {
         let path = path.child("secret");
         required(errors, path.child("secretName"), source.secret_name.as_deref());
         mode(errors, path.child("defaultMode"), source.default_mode);
-        items(
-            errors,
-            &path.child("items"),
-            source.items.as_deref().unwrap_or_default(),
-        );
+        items(errors, &path.child("items"), source.items.as_deref().unwrap_or_default());
     }
     if let Some(source) = &volume.downward_api {
         let path = path.child("downwardAPI");
@@ -121,18 +100,10 @@ fn volume(errors: &mut FieldErrors, path: &FieldPath, volume: &Volume) {
     if let Some(source) = &volume.projected {
         let path = path.child("projected");
         mode(errors, path.child("defaultMode"), source.default_mode);
-        projections(
-            errors,
-            &path.child("sources"),
-            source.sources.as_deref().unwrap_or_default(),
-        );
+        projections(errors, &path.child("sources"), source.sources.as_deref().unwrap_or_default());
     }
     if let Some(source) = &volume.persistent_volume_claim {
-        required(
-            errors,
-            path.child("persistentVolumeClaim").child("claimName"),
-            Some(&source.claim_name),
-        );
+        required(errors, path.child("persistentVolumeClaim").child("claimName"), Some(&source.claim_name));
     }
     if let Some(source) = &volume.nfs {
         let path = path.child("nfs");
@@ -146,11 +117,7 @@ fn volume(errors: &mut FieldErrors, path: &FieldPath, volume: &Volume) {
         required(errors, path.child("csi").child("driver"), Some(&source.driver));
     }
     if let Some(source) = &volume.image {
-        required(
-            errors,
-            path.child("image").child("reference"),
-            source.reference.as_deref(),
-        );
+        required(errors, path.child("image").child("reference"), source.reference.as_deref());
     }
 }
 

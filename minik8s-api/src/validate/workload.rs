@@ -17,18 +17,8 @@ pub fn deployment(deployment: &Deployment) -> FieldErrors {
     let (path, spec) = (FieldPath::new("spec"), &deployment.spec);
     not_negative(&mut errors, path.child("replicas"), spec.replicas);
     not_negative(&mut errors, path.child("minReadySeconds"), spec.min_ready_seconds);
-    not_negative(
-        &mut errors,
-        path.child("revisionHistoryLimit"),
-        spec.revision_history_limit,
-    );
-    selector(
-        &mut errors,
-        &path,
-        Some(&spec.selector),
-        Some(&spec.template),
-        "deployment",
-    );
+    not_negative(&mut errors, path.child("revisionHistoryLimit"), spec.revision_history_limit);
+    selector(&mut errors, &path, Some(&spec.selector), Some(&spec.template), "deployment");
     template(&mut errors, &path, &spec.template, &["Always"]);
     if let Some(seconds) = spec.progress_deadline_seconds {
         let path = path.child("progressDeadlineSeconds");
@@ -39,12 +29,7 @@ pub fn deployment(deployment: &Deployment) -> FieldErrors {
     }
     if let Some(strategy) = &spec.strategy {
         let path = path.child("strategy");
-        one_of(
-            &mut errors,
-            path.child("type"),
-            strategy.type_.as_deref(),
-            &["Recreate", "RollingUpdate"],
-        );
+        one_of(&mut errors, path.child("type"), strategy.type_.as_deref(), &["Recreate", "RollingUpdate"]);
         let rolling = path.child("rollingUpdate");
         match (strategy.type_.as_deref(), &strategy.rolling_update) {
             (Some("Recreate"), Some(_)) => {
@@ -71,13 +56,7 @@ pub fn replica_set(set: &ReplicaSet) -> FieldErrors {
     let (path, spec) = (FieldPath::new("spec"), &set.spec);
     not_negative(&mut errors, path.child("replicas"), spec.replicas);
     not_negative(&mut errors, path.child("minReadySeconds"), spec.min_ready_seconds);
-    selector(
-        &mut errors,
-        &path,
-        Some(&spec.selector),
-        spec.template.as_ref(),
-        "replicaset",
-    );
+    selector(&mut errors, &path, Some(&spec.selector), spec.template.as_ref(), "replicaset");
     match &spec.template {
         Some(given) => template(&mut errors, &path, given, &["Always"]),
         None => errors.required(path.child("template"), ""),
@@ -102,17 +81,8 @@ pub fn replication_controller(rc: &ReplicationController) -> FieldErrors {
     not_negative(&mut errors, path.child("minReadySeconds"), spec.min_ready_seconds);
     match (&spec.selector, &spec.template) {
         (Some(labels), Some(given)) if !labels.is_empty() => {
-            let as_selector = LabelSelector {
-                match_labels: Some(labels.clone()),
-                match_expressions: None,
-            };
-            selector(
-                &mut errors,
-                &path,
-                Some(&as_selector),
-                Some(given),
-                "replicationcontroller",
-            );
+            let as_selector = LabelSelector { match_labels: Some(labels.clone()), match_expressions: None };
+            selector(&mut errors, &path, Some(&as_selector), Some(given), "replicationcontroller");
             template(&mut errors, &path, given, &["Always"]);
         }
         (_, None) => errors.required(path.child("template"), ""),
@@ -126,27 +96,12 @@ pub fn daemon_set(set: &DaemonSet) -> FieldErrors {
     let mut errors = FieldErrors::new();
     let (path, spec) = (FieldPath::new("spec"), &set.spec);
     not_negative(&mut errors, path.child("minReadySeconds"), spec.min_ready_seconds);
-    not_negative(
-        &mut errors,
-        path.child("revisionHistoryLimit"),
-        spec.revision_history_limit,
-    );
-    selector(
-        &mut errors,
-        &path,
-        Some(&spec.selector),
-        Some(&spec.template),
-        "daemonset",
-    );
+    not_negative(&mut errors, path.child("revisionHistoryLimit"), spec.revision_history_limit);
+    selector(&mut errors, &path, Some(&spec.selector), Some(&spec.template), "daemonset");
     template(&mut errors, &path, &spec.template, &["Always"]);
     if let Some(strategy) = &spec.update_strategy {
         let path = path.child("updateStrategy");
-        one_of(
-            &mut errors,
-            path.child("type"),
-            strategy.type_.as_deref(),
-            &["OnDelete", "RollingUpdate"],
-        );
+        one_of(&mut errors, path.child("type"), strategy.type_.as_deref(), &["OnDelete", "RollingUpdate"]);
         if let Some(update) = &strategy.rolling_update {
             let path = path.child("rollingUpdate");
             rolling_update(&mut errors, &path, &update.max_unavailable, &update.max_surge);
@@ -166,43 +121,19 @@ pub fn stateful_set(set: &StatefulSet) -> FieldErrors {
     let (path, spec) = (FieldPath::new("spec"), &set.spec);
     not_negative(&mut errors, path.child("replicas"), spec.replicas);
     not_negative(&mut errors, path.child("minReadySeconds"), spec.min_ready_seconds);
-    not_negative(
-        &mut errors,
-        path.child("revisionHistoryLimit"),
-        spec.revision_history_limit,
-    );
+    not_negative(&mut errors, path.child("revisionHistoryLimit"), spec.revision_history_limit);
     if let Some(ordinals) = &spec.ordinals {
         not_negative(&mut errors, path.child("ordinals").child("start"), ordinals.start);
     }
     let policy = spec.pod_management_policy.as_deref();
-    one_of(
-        &mut errors,
-        path.child("podManagementPolicy"),
-        policy,
-        &["OrderedReady", "Parallel"],
-    );
+    one_of(&mut errors, path.child("podManagementPolicy"), policy, &["OrderedReady", "Parallel"]);
     if let Some(strategy) = &spec.update_strategy {
         let path = path.child("updateStrategy");
-        one_of(
-            &mut errors,
-            path.child("type"),
-            strategy.type_.as_deref(),
-            &["OnDelete", "RollingUpdate"],
-        );
+        one_of(&mut errors, path.child("type"), strategy.type_.as_deref(), &["OnDelete", "RollingUpdate"]);
         let partition = strategy.rolling_update.as_ref().and_then(|r| r.partition);
-        not_negative(
-            &mut errors,
-            path.child("rollingUpdate").child("partition"),
-            partition,
-        );
+        not_negative(&mut errors, path.child("rollingUpdate").child("partition"), partition);
     }
-    selector(
-        &mut errors,
-        &path,
-        Some(&spec.selector),
-        Some(&spec.template),
-        "statefulset",
-    );
+    selector(&mut errors, &path, Some(&spec.selector), Some(&spec.template), "statefulset");
     // The claims become volumes of the same names.
     let mut with_claims = spec.template.clone();
     if let Some(pod) = &mut with_claims.spec {
@@ -297,22 +228,10 @@ pub fn job_update(new: &Job, old: &Job) -> FieldErrors {
 fn job_spec(errors: &mut FieldErrors, path: &FieldPath, spec: &JobSpec) {
     not_negative(errors, path.child("parallelism"), spec.parallelism);
     not_negative(errors, path.child("completions"), spec.completions);
-    not_negative(
-        errors,
-        path.child("activeDeadlineSeconds"),
-        spec.active_deadline_seconds,
-    );
+    not_negative(errors, path.child("activeDeadlineSeconds"), spec.active_deadline_seconds);
     not_negative(errors, path.child("backoffLimit"), spec.backoff_limit);
-    not_negative(
-        errors,
-        path.child("backoffLimitPerIndex"),
-        spec.backoff_limit_per_index,
-    );
-    not_negative(
-        errors,
-        path.child("ttlSecondsAfterFinished"),
-        spec.ttl_seconds_after_finished,
-    );
+    not_negative(errors, path.child("backoffLimitPerIndex"), spec.backoff_limit_per_index);
+    not_negative(errors, path.child("ttlSecondsAfterFinished"), spec.ttl_seconds_after_finished);
     if let Some(mode) = spec.completion_mode.as_deref() {
         let supported = ["Indexed", "NonIndexed"];
         one_of(errors, path.child("completionMode"), Some(mode), &supported);
@@ -339,11 +258,7 @@ pub fn cron_job(cron_job: &CronJob) -> FieldErrors {
     let policies = ["Allow", "Forbid", "Replace"];
     let policy = spec.concurrency_policy.as_deref();
     one_of(&mut errors, path.child("concurrencyPolicy"), policy, &policies);
-    not_negative(
-        &mut errors,
-        path.child("startingDeadlineSeconds"),
-        spec.starting_deadline_seconds,
-    );
+    not_negative(&mut errors, path.child("startingDeadlineSeconds"), spec.starting_deadline_seconds);
     let (successes, failures) = (spec.successful_jobs_history_limit, spec.failed_jobs_history_limit);
     not_negative(&mut errors, path.child("successfulJobsHistoryLimit"), successes);
     not_negative(&mut errors, path.child("failedJobsHistoryLimit"), failures);
@@ -361,15 +276,7 @@ fn schedule_form(schedule: &str) -> Option<String> {
         return Some("cannot use TZ or CRON_TZ in schedule, use timeZone field instead".to_owned());
     }
     if schedule.starts_with('@') {
-        let known = [
-            "@yearly",
-            "@annually",
-            "@monthly",
-            "@weekly",
-            "@daily",
-            "@midnight",
-            "@hourly",
-        ];
+        let known = ["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
         let known = known.contains(&schedule) || schedule.starts_with("@every ");
         return (!known).then(|| format!("unrecognized descriptor: {schedule}"));
     }
@@ -401,9 +308,7 @@ fn selector(
             errors.invalid(path_of_selector, selector, detail);
         }
         Ok(parsed) => {
-            let labels = template
-                .and_then(|t| t.metadata.as_ref()?.labels.clone())
-                .unwrap_or_default();
+            let labels = template.and_then(|t| t.metadata.as_ref()?.labels.clone()).unwrap_or_default();
             if !parsed.matches(&labels) {
                 let path = path.child("template").child("metadata").child("labels");
                 errors.invalid(path, labels, "`selector` does not match template `labels`");
@@ -427,10 +332,7 @@ fn template(errors: &mut FieldErrors, path: &FieldPath, template: &PodTemplateSp
             errors.extend(meta::labels(labels, &path.child("metadata").child("labels")));
         }
         if let Some(annotations) = &metadata.annotations {
-            errors.extend(meta::annotations(
-                annotations,
-                &path.child("metadata").child("annotations"),
-            ));
+            errors.extend(meta::annotations(annotations, &path.child("metadata").child("annotations")));
         }
     }
     let path = path.child("spec");
@@ -442,10 +344,8 @@ fn template(errors: &mut FieldErrors, path: &FieldPath, template: &PodTemplateSp
         errors.not_supported(path.child("restartPolicy"), policy, policies);
     }
     if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
-        errors.forbidden(
-            path.child("ephemeralContainers"),
-            "ephemeral containers not allowed in pod template",
-        );
+        errors
+            .forbidden(path.child("ephemeralContainers"), "ephemeral containers not allowed in pod template");
     }
     if policies == ["Always"] && spec.active_deadline_seconds.is_some() {
         let detail = "activeDeadlineSeconds is not supported in a template of pods that are restarted";
@@ -482,20 +382,13 @@ fn rolling_update(
         None => 0,
         Some(value) => count_or_percent(errors, &path.child(field), value),
     };
-    let (unavailable, surge) = (
-        share("maxUnavailable", max_unavailable),
-        share("maxSurge", max_surge),
-    );
+    let (unavailable, surge) = (share("maxUnavailable", max_unavailable), share("maxSurge", max_surge));
     if unavailable == 0 && surge == 0 {
         let detail = "may not be 0 when `maxSurge` is 0";
         errors.invalid(path.child("maxUnavailable"), max_unavailable, detail);
     }
     if matches!(max_unavailable, Some(IntOrString::String(_))) && unavailable > 100 {
-        errors.invalid(
-            path.child("maxUnavailable"),
-            max_unavailable,
-            "must not be greater than 100%",
-        );
+        errors.invalid(path.child("maxUnavailable"), max_unavailable, "must not be greater than 100%");
     }
 }
 

@@ -5,9 +5,7 @@
 
 use std::process::ExitCode;
 
-use minik8s_reconcile::request::{
-    FieldValidation, Operation, Patch, Payload, ResponseBody, WriteParams,
-};
+use minik8s_reconcile::request::{FieldValidation, Operation, Patch, Payload, ResponseBody, WriteParams};
 use minik8s_reconcile::{ApiError, Stored};
 use serde_json::{Map, Value, json};
 
@@ -72,7 +70,9 @@ async fn make(
 
 async fn apply_one(session: &Session, manifest: &Manifest, dry_run: bool) -> Result<&'static str, ApiError> {
     if manifest.name().is_empty() {
-        return Err(ApiError::bad_request("metadata.name: Required value: apply needs a name; create does not"));
+        return Err(ApiError::bad_request(
+            "metadata.name: Required value: apply needs a name; create does not",
+        ));
     }
     let mut wanted = manifest.document.value.clone();
     remember(&mut wanted);
@@ -162,7 +162,8 @@ mod tests {
     fn a_patch_has_what_changed_and_what_went() {
         let last = json!({ "spec": { "a": 1, "b": { "c": 1 } } });
         let wanted = json!({ "spec": { "b": { "d": 2 }, "list": [{ "x": 1 }] } });
-        let live = json!({ "spec": { "a": 1, "b": { "c": 1, "z": 9 }, "list": [{ "x": 1, "defaulted": true }] } });
+        let live =
+            json!({ "spec": { "a": 1, "b": { "c": 1, "z": 9 }, "list": [{ "x": 1, "defaulted": true }] } });
         let patch = three_way(&last, &wanted, &live);
         assert_eq!(patch, json!({ "spec": { "a": null, "b": { "c": null, "d": 2 } } }));
     }

@@ -28,7 +28,8 @@ pub async fn run(session: &Session, describe: &Describe) -> anyhow::Result<()> {
             }
         }
         for name in &target.names {
-            let request = session.client().request(target.kind.clone(), Some(session.namespace()), Operation::Get);
+            let request =
+                session.client().request(target.kind.clone(), Some(session.namespace()), Operation::Get);
             let request = ApiRequest { name: Some(name.clone()), ..request };
             if let ResponseBody::Object { object, .. } = session.call(request).await?.body {
                 objects.push(object);
@@ -52,7 +53,12 @@ pub async fn run(session: &Session, describe: &Describe) -> anyhow::Result<()> {
 /// `Label:   value` lines.
 fn line(out: &mut String, indent: usize, label: &str, value: &str) {
     let label = format!("{label}:");
-    let _ = writeln!(out, "{:indent$}{label:<width$}{value}", "", width = 16_usize.saturating_sub(indent).max(label.len() + 1));
+    let _ = writeln!(
+        out,
+        "{:indent$}{label:<width$}{value}",
+        "",
+        width = 16_usize.saturating_sub(indent).max(label.len() + 1)
+    );
 }
 
 fn pairs(out: &mut String, label: &str, map: Option<&std::collections::BTreeMap<String, String>>) {
@@ -79,7 +85,12 @@ fn pod(pod: &Pod) -> String {
     line(&mut out, 0, "Name", &text(&pod.metadata.name));
     line(&mut out, 0, "Namespace", &text(&pod.metadata.namespace));
     line(&mut out, 0, "Node", &format!("{}/{}", text(&spec.node_name), text(&status.host_ip)));
-    line(&mut out, 0, "Start Time", &status.start_time.map_or_else(|| "<none>".to_owned(), |t| t.0.to_string()));
+    line(
+        &mut out,
+        0,
+        "Start Time",
+        &status.start_time.map_or_else(|| "<none>".to_owned(), |t| t.0.to_string()),
+    );
     pairs(&mut out, "Labels", pod.metadata.labels.as_ref());
     pairs(&mut out, "Annotations", pod.metadata.annotations.as_ref());
     match &pod.metadata.deletion_timestamp {
@@ -161,7 +172,12 @@ fn container(out: &mut String, spec: &Container, status: Option<&ContainerStatus
         }
     }
     for variable in spec.env.iter().flatten() {
-        line(out, 4, "Env", &format!("{}={}", variable.name, variable.value.as_deref().unwrap_or("<from elsewhere>")));
+        line(
+            out,
+            4,
+            "Env",
+            &format!("{}={}", variable.name, variable.value.as_deref().unwrap_or("<from elsewhere>")),
+        );
     }
     for mount in spec.volume_mounts.iter().flatten() {
         let mode = if mount.read_only == Some(true) { "ro" } else { "rw" };

@@ -23,8 +23,7 @@ pub async fn run(session: &Session, exec: &Exec) -> anyhow::Result<ExitCode> {
     if exec.tty && !tty {
         note("no terminal here: going on without -t");
     }
-    let mut params =
-        AttachParams::default().stdin(exec.stdin).stdout(true).stderr(!tty).tty(tty);
+    let mut params = AttachParams::default().stdin(exec.stdin).stdout(true).stderr(!tty).tty(tty);
     params.container.clone_from(&exec.container);
     let mut process = pods.exec(pod_name(&exec.pod), &exec.command, &params).await.map_err(api_error)?;
     let _raw = if tty { Some(RawMode::enter()?) } else { None };
@@ -48,14 +47,18 @@ pub async fn run(session: &Session, exec: &Exec) -> anyhow::Result<ExitCode> {
             }
         });
     }
-    let stdout = process.stdout().map(|mut from| tokio::spawn(async move {
-        tokio::io::copy(&mut from, &mut tokio::io::stdout()).await?;
-        tokio::io::stdout().flush().await
-    }));
-    let stderr = process.stderr().map(|mut from| tokio::spawn(async move {
-        tokio::io::copy(&mut from, &mut tokio::io::stderr()).await?;
-        tokio::io::stderr().flush().await
-    }));
+    let stdout = process.stdout().map(|mut from| {
+        tokio::spawn(async move {
+            tokio::io::copy(&mut from, &mut tokio::io::stdout()).await?;
+            tokio::io::stdout().flush().await
+        })
+    });
+    let stderr = process.stderr().map(|mut from| {
+        tokio::spawn(async move {
+            tokio::io::copy(&mut from, &mut tokio::io::stderr()).await?;
+            tokio::io::stderr().flush().await
+        })
+    });
     let status = process.take_status();
     for copy in [stdout, stderr].into_iter().flatten() {
         copy.await??;
@@ -74,7 +77,9 @@ fn exit_code(status: Option<Status>) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let causes = status.details.iter().flat_map(|d| d.causes.iter().flatten());
-    let code: Option<u8> = causes.filter(|c| c.reason.as_deref() == Some("ExitCode")).find_map(|c| c.message.as_ref()?.parse().ok());
+    let code: Option<u8> = causes
+        .filter(|c| c.reason.as_deref() == Some("ExitCode"))
+        .find_map(|c| c.message.as_ref()?.parse().ok());
     match code {
         Some(code) => Ok(ExitCode::from(code)),
         None => anyhow::bail!("{}", status.message.unwrap_or_else(|| "the command failed".to_owned())),

@@ -67,7 +67,8 @@ async fn fetch<T: serde::de::DeserializeOwned>(
 ) -> Result<T, ApiError> {
     let body = session.get(path, accept).await?.into_body();
     let bytes = body.collect().await.map_err(session::unreachable)?.to_bytes();
-    serde_json::from_slice(&bytes).map_err(|e| ApiError::internal(format!("the server's answer is no table: {e}")))
+    serde_json::from_slice(&bytes)
+        .map_err(|e| ApiError::internal(format!("the server's answer is no table: {e}")))
 }
 
 async fn tables(session: &Session, get: &Get, targets: &[Target]) -> anyhow::Result<()> {
@@ -81,7 +82,8 @@ async fn tables(session: &Session, get: &Get, targets: &[Target]) -> anyhow::Res
         };
         let table = table_of(session, get, target).await?;
         if !table.rows.is_empty() {
-            let (headings, mut rows) = tabulate::select(&kind.kind, &table.column_definitions, &table.rows, layout);
+            let (headings, mut rows) =
+                tabulate::select(&kind.kind, &table.column_definitions, &table.rows, layout);
             if several {
                 rows.iter_mut().for_each(|r| r[0] = format!("{}/{}", kind.singular, r[0]));
             }
@@ -98,7 +100,8 @@ async fn tables(session: &Session, get: &Get, targets: &[Target]) -> anyhow::Res
             }
         }
         if get.watch {
-            let version = table.metadata.get("resourceVersion").and_then(Value::as_str).unwrap_or("0").to_owned();
+            let version =
+                table.metadata.get("resourceVersion").and_then(Value::as_str).unwrap_or("0").to_owned();
             return watch(session, get, target, layout, version, table.column_definitions).await;
         }
     }
@@ -112,7 +115,8 @@ async fn table_of(session: &Session, get: &Get, target: &Target) -> Result<Table
         let first = path(session, &target.kind, None, get, &[include, ("limit", &limit)]);
         let mut table: Table = fetch(session, &first, TABLE).await?;
         while let Some(next) = table.metadata.get("continue").and_then(Value::as_str).map(ToOwned::to_owned) {
-            let next = path(session, &target.kind, None, get, &[include, ("limit", &limit), ("continue", &next)]);
+            let next =
+                path(session, &target.kind, None, get, &[include, ("limit", &limit), ("continue", &next)]);
             let page: Table = fetch(session, &next, TABLE).await?;
             table.rows.extend(page.rows);
             table.metadata = page.metadata;
@@ -121,7 +125,8 @@ async fn table_of(session: &Session, get: &Get, target: &Target) -> Result<Table
     }
     let mut all: Option<Table> = None;
     for name in &target.names {
-        let one: Table = fetch(session, &path(session, &target.kind, Some(name), get, &[include]), TABLE).await?;
+        let one: Table =
+            fetch(session, &path(session, &target.kind, Some(name), get, &[include]), TABLE).await?;
         match &mut all {
             None => all = Some(one),
             Some(all) => all.rows.extend(one.rows),
@@ -157,7 +162,8 @@ async fn watch(
         while let Some(line) = lines.next_line().await? {
             let line: Line = serde_json::from_str(&line)?;
             if line.type_ == "ERROR" {
-                let message = line.object.get("message").and_then(Value::as_str).unwrap_or("the watch failed");
+                let message =
+                    line.object.get("message").and_then(Value::as_str).unwrap_or("the watch failed");
                 anyhow::bail!("{message}");
             }
             let table: Table = serde_json::from_value(line.object)?;

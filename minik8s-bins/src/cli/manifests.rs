@@ -41,7 +41,12 @@ impl Manifest {
 
     /// Where it stands, for messages.
     pub fn place(&self) -> String {
-        format!("{} (document {}, line {})", self.document.source, self.document.index + 1, self.document.line)
+        format!(
+            "{} (document {}, line {})",
+            self.document.source,
+            self.document.index + 1,
+            self.document.line
+        )
     }
 }
 
@@ -80,7 +85,8 @@ fn texts(paths: &[PathBuf]) -> anyhow::Result<Vec<(String, String)>> {
             std::io::stdin().read_to_string(&mut text).context("cannot read standard input")?;
             texts.push(("standard input".to_owned(), text));
         } else if path.is_dir() {
-            let entries = std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let entries =
+                std::fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
             let mut files = entries.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<_>>>()?;
             files.retain(|f| matches!(f.extension().and_then(|e| e.to_str()), Some("yaml" | "yml" | "json")));
             files.sort();

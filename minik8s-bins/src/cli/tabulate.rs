@@ -40,12 +40,16 @@ pub struct Layout {
 }
 
 /// The headings and rows to print.
-pub fn select(kind: &str, columns: &[ColumnDefinition], rows: &[Row], layout: Layout) -> (Vec<String>, Vec<Vec<String>>) {
+pub fn select(
+    kind: &str,
+    columns: &[ColumnDefinition],
+    rows: &[Row],
+    layout: Layout,
+) -> (Vec<String>, Vec<Vec<String>>) {
     if kind == "Pod" && !layout.wide {
         return pods(columns, rows);
     }
-    let shown: Vec<usize> =
-        (0..columns.len()).filter(|&i| layout.wide || columns[i].priority == 0).collect();
+    let shown: Vec<usize> = (0..columns.len()).filter(|&i| layout.wide || columns[i].priority == 0).collect();
     let mut headings: Vec<String> = shown.iter().map(|&i| columns[i].name.to_uppercase()).collect();
     let mut lines: Vec<Vec<String>> = rows
         .iter()
@@ -62,8 +66,8 @@ pub fn select(kind: &str, columns: &[ColumnDefinition], rows: &[Row], layout: La
 
 /// Pods have a table of their own: what someone wants to know of a pod, in one line.
 fn pods(columns: &[ColumnDefinition], rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
-    let headings =
-        ["NAME", "READY", "STATUS", "RESTARTS", "UPTIME", "IP", "NODE", "NAMESPACE", "LABELS"].map(str::to_owned);
+    let headings = ["NAME", "READY", "STATUS", "RESTARTS", "UPTIME", "IP", "NODE", "NAMESPACE", "LABELS"]
+        .map(str::to_owned);
     let column = |row: &Row, name: &str| {
         let index = columns.iter().position(|c| c.name == name);
         index.and_then(|i| row.cells.get(i)).map(cell).unwrap_or_default()
@@ -97,8 +101,11 @@ fn uptime(object: &Value) -> String {
 /// `a=b,c=d`
 pub fn labels(object: &Value) -> String {
     let labels = object.pointer("/metadata/labels").and_then(Value::as_object);
-    let pairs: Vec<String> =
-        labels.into_iter().flatten().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+    let pairs: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+        .collect();
     if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(",") }
 }
 

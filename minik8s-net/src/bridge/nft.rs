@@ -15,11 +15,7 @@ pub(super) fn masquerade(subnet: Subnet, cluster: &[Subnet], bridge: &str) -> St
     let family = |subnet: &Subnet| if subnet.network().is_ipv4() { "ip" } else { "ip6" };
     let own = family(&subnet);
     let inside: Vec<String> = std::iter::once(&subnet)
-        .chain(
-            cluster
-                .iter()
-                .filter(|other| family(other) == own && **other != subnet),
-        )
+        .chain(cluster.iter().filter(|other| family(other) == own && **other != subnet))
         .map(Subnet::to_string)
         .collect();
     let multicast = if own == "ip" { "224.0.0.0/4" } else { "ff00::/8" };
@@ -48,8 +44,7 @@ table {own} {TABLE} {{
 pub(super) async fn apply(nft: &Path, rules: String) -> Result<()> {
     let nft = nft.to_owned();
     let run = tokio::task::spawn_blocking(move || run(&nft, &rules)).await;
-    run.unwrap_or_else(|error| Err(io::Error::other(error)))
-        .map_err(|error| Error::Nft(error.to_string()))
+    run.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Error::Nft(error.to_string()))
 }
 
 fn run(nft: &Path, rules: &str) -> io::Result<()> {
@@ -66,9 +61,7 @@ fn run(nft: &Path, rules: &str) -> io::Result<()> {
     };
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        return Err(io::Error::other(
-            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        ));
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
     }
     written
 }
@@ -100,10 +93,7 @@ table ip minik8s_pods {
 "
         );
         let v6 = masquerade("fd00:1::/64".parse().unwrap(), &[], "mk8s0");
-        assert!(
-            v6.contains("type ipv6_addr") && v6.contains("ip6 saddr fd00:1::/64"),
-            "{v6}"
-        );
+        assert!(v6.contains("type ipv6_addr") && v6.contains("ip6 saddr fd00:1::/64"), "{v6}");
     }
 
     #[tokio::test]

@@ -44,20 +44,12 @@ fn the_last_address_is_the_last() {
 fn what_a_power_cut_leaves_is_cleared() {
     let dir = tempfile::tempdir().unwrap();
     open(&dir).allocate("a").unwrap();
-    for (name, text) in [
-        ("10.9.8.3.new", "b"),
-        ("10.9.8.4", ""),
-        ("192.168.0.9", "c"),
-        ("last.new", "x"),
-    ] {
+    for (name, text) in [("10.9.8.3.new", "b"), ("10.9.8.4", ""), ("192.168.0.9", "c"), ("last.new", "x")] {
         fs::write(dir.path().join(name), text).unwrap();
     }
     let pool = open(&dir);
     assert_eq!(pool.list().map(|(owner, _)| owner).collect::<Vec<_>>(), ["a"]);
-    let mut left: Vec<_> = fs::read_dir(dir.path())
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
-        .collect();
+    let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["10.9.8.2", "last"]);
 }

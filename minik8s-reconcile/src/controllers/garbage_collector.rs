@@ -27,10 +27,8 @@ use graph::{Decision, Graph, Node, Uid};
 
 /// Runs until `stop`. To be given to [`crate::Manager::task`].
 pub async fn run(client: Client, stop: CancellationToken) {
-    let collector = Collector {
-        client: client.field_manager("garbage-collector"),
-        shared: Arc::new(Shared::default()),
-    };
+    let collector =
+        Collector { client: client.field_manager("garbage-collector"), shared: Arc::new(Shared::default()) };
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
@@ -110,8 +108,7 @@ impl Collector {
             Decision::Nothing => Ok(()),
             Decision::Delete { node, owners, blocked } => {
                 if blocked || self.are_gone(&node, &owners).await? {
-                    let propagation =
-                        if blocked { Propagation::Foreground } else { Propagation::Background };
+                    let propagation = if blocked { Propagation::Foreground } else { Propagation::Background };
                     self.delete(&node, propagation).await?;
                 }
                 Ok(())
@@ -162,9 +159,7 @@ impl Collector {
         let request = self.client.request(kind.clone(), namespace, Operation::Get);
         match self.client.call(ApiRequest { name: Some(name.to_owned()), ..request }).await {
             Ok(response) => match response.body {
-                ResponseBody::Object { object, .. } => {
-                    Ok(object.metadata().map_err(ApiError::internal)?.uid)
-                }
+                ResponseBody::Object { object, .. } => Ok(object.metadata().map_err(ApiError::internal)?.uid),
                 _ => Ok(None),
             },
             Err(error) if error.is_not_found() => Ok(None),
@@ -184,8 +179,7 @@ impl Collector {
     }
 
     async fn drop_owners(&self, node: &Node, owners: &[graph::Owner]) -> Result<(), ApiError> {
-        let deletions: Vec<_> =
-            owners.iter().map(|o| json!({ "$patch": "delete", "uid": o.uid })).collect();
+        let deletions: Vec<_> = owners.iter().map(|o| json!({ "$patch": "delete", "uid": o.uid })).collect();
         let patch = json!({ "metadata": { "uid": node.uid, "ownerReferences": deletions } });
         let patch = Patch {
             format: crate::request::PatchFormat::StrategicMerge,

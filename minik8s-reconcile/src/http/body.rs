@@ -86,7 +86,8 @@ where
     let mut whole = BytesMut::new();
     let mut first = None;
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|e| ApiError::bad_request(format!("cannot read the body: {}", e.into())))?;
+        let frame =
+            frame.map_err(|e| ApiError::bad_request(format!("cannot read the body: {}", e.into())))?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() + first.as_ref().map_or(0, Bytes::len) > BODY_LIMIT {
             return Err(ApiError::too_large(BODY_LIMIT));

@@ -89,7 +89,8 @@ impl Discovery {
     }
 
     fn resources(&self, group: &str, version: &str) -> Result<Value, ApiError> {
-        let kinds: Vec<_> = self.registry.iter().filter(|k| k.group == group && k.version == version).collect();
+        let kinds: Vec<_> =
+            self.registry.iter().filter(|k| k.group == group && k.version == version).collect();
         let Some(first) = kinds.first() else { return Err(ApiError::no_such_resource()) };
         let resources: Vec<Value> = kinds.iter().flat_map(|k| resource(k)).collect();
         Ok(json!({
@@ -101,10 +102,12 @@ impl Discovery {
     fn openapi_v2(&self, headers: &HeaderMap) -> Response<Body> {
         let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         if accept.contains("proto-openapi.spec.v2") {
-            let document = self.openapi_v2_protobuf.get_or_init(|| openapi::v2_protobuf(&self.registry).into());
+            let document =
+                self.openapi_v2_protobuf.get_or_init(|| openapi::v2_protobuf(&self.registry).into());
             super::respond_with(StatusCode::OK, GNOSTIC, document.clone())
         } else {
-            let document = self.openapi_v2_json.get_or_init(|| openapi::v2_json(&self.registry).to_string().into());
+            let document =
+                self.openapi_v2_json.get_or_init(|| openapi::v2_json(&self.registry).to_string().into());
             super::json(StatusCode::OK, document.clone())
         }
     }

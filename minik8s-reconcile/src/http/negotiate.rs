@@ -63,7 +63,10 @@ mod tests {
     fn what_clients_ask_for() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         assert_eq!(of(kubectl), (Shape::Table, Encoding::Json));
-        assert_eq!(of("application/vnd.kubernetes.protobuf,application/json"), (Shape::Object, Encoding::Json));
+        assert_eq!(
+            of("application/vnd.kubernetes.protobuf,application/json"),
+            (Shape::Object, Encoding::Json)
+        );
         assert_eq!(of("application/vnd.kubernetes.protobuf"), (Shape::Object, Encoding::Json));
         assert_eq!(of("application/yaml"), (Shape::Object, Encoding::Yaml));
         assert_eq!(

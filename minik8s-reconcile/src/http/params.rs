@@ -6,7 +6,9 @@ use serde::Deserialize;
 
 use super::negotiate::Encoding;
 use crate::error::ApiError;
-use crate::request::{DeleteParams, FieldValidation, ListParams, Propagation, VersionMatch, WatchParams, WriteParams};
+use crate::request::{
+    DeleteParams, FieldValidation, ListParams, Propagation, VersionMatch, WatchParams, WriteParams,
+};
 
 /// The parameters of a request.
 pub(super) struct Query(Vec<(String, String)>);
@@ -24,10 +26,9 @@ impl Query {
     pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
         match self.get(name) {
             None => Ok(None),
-            Some(text) => text
-                .parse()
-                .map(Some)
-                .map_err(|_| ApiError::bad_request(format!("{name}: Invalid value: \"{text}\": must be a number"))),
+            Some(text) => text.parse().map(Some).map_err(|_| {
+                ApiError::bad_request(format!("{name}: Invalid value: \"{text}\": must be a number"))
+            }),
         }
     }
 
@@ -35,9 +36,9 @@ impl Query {
         match self.get(name) {
             None | Some("false" | "0" | "False" | "f" | "F" | "FALSE") => Ok(false),
             Some("true" | "1" | "True" | "t" | "T" | "TRUE") => Ok(true),
-            Some(other) => {
-                Err(ApiError::bad_request(format!("{name}: Invalid value: \"{other}\": must be true or false")))
-            }
+            Some(other) => Err(ApiError::bad_request(format!(
+                "{name}: Invalid value: \"{other}\": must be true or false"
+            ))),
         }
     }
 
@@ -115,7 +116,8 @@ impl Query {
             (false, Encoding::Json) => serde_json::from_slice(body).map_err(|e| malformed(&e))?,
             (false, Encoding::Yaml) => serde_yaml::from_slice(body).map_err(|e| malformed(&e))?,
         };
-        let policy = options.propagation_policy.or_else(|| self.get("propagationPolicy").map(ToOwned::to_owned));
+        let policy =
+            options.propagation_policy.or_else(|| self.get("propagationPolicy").map(ToOwned::to_owned));
         let propagation = match policy.as_deref() {
             None if options.orphan_dependents == Some(true) => Some(Propagation::Orphan),
             None => None,

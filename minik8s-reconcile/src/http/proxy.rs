@@ -86,7 +86,8 @@ impl Frontend {
             tokio::spawn(async move {
                 let (Ok(ours), Ok(theirs)) = (ours.await, theirs.await) else { return };
                 // One side hanging up is how such a stream ends.
-                let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(ours), &mut TokioIo::new(theirs)).await;
+                let _ =
+                    tokio::io::copy_bidirectional(&mut TokioIo::new(ours), &mut TokioIo::new(theirs)).await;
             });
             let (parts, _) = answer.into_parts();
             return Ok(Response::from_parts(parts, Body::empty()));
@@ -108,10 +109,13 @@ impl Frontend {
             drop(sender);
             Ok(Bytes::new())
         }));
-        Ok(Response::from_parts(parts, Body::stream(frames.filter(|f| {
-            let keep = !matches!(f, Ok(b) if b.is_empty());
-            async move { keep }
-        }))))
+        Ok(Response::from_parts(
+            parts,
+            Body::stream(frames.filter(|f| {
+                let keep = !matches!(f, Ok(b) if b.is_empty());
+                async move { keep }
+            })),
+        ))
     }
 
     /// The pod's node, and the path of the request there.

@@ -17,8 +17,8 @@ use super::table::{self, Include};
 use super::{BoxError, Frontend};
 use crate::error::ApiError;
 use crate::request::{
-    ApiRequest, ApiResponse, EventType, ObjectList, Operation, Patch, PatchFormat, Payload, ResponseBody, User,
-    WatchEvent, WatchStream,
+    ApiRequest, ApiResponse, EventType, ObjectList, Operation, Patch, PatchFormat, Payload, ResponseBody,
+    User, WatchEvent, WatchStream,
 };
 
 /// A watch over HTTP ends after that long if the client does not say, so that its connection is renewed.
@@ -35,7 +35,11 @@ struct Answer {
 }
 
 impl Frontend {
-    pub(super) async fn resource<B>(&self, place: Place, request: Request<B>) -> Result<Response<Body>, ApiError>
+    pub(super) async fn resource<B>(
+        &self,
+        place: Place,
+        request: Request<B>,
+    ) -> Result<Response<Body>, ApiError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -53,8 +57,12 @@ impl Frontend {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query());
         let (shape, encoding) = negotiate::accepted(&parts.headers);
-        let answer =
-            Answer { kind: kind.clone(), shape, encoding, include: Include::parse(query.get("includeObject"))? };
+        let answer = Answer {
+            kind: kind.clone(),
+            shape,
+            encoding,
+            include: Include::parse(query.get("includeObject"))?,
+        };
         let agent = parts.headers.get(header::USER_AGENT).and_then(|v| v.to_str().ok()).unwrap_or_default();
         let collection = place.name.is_none();
         let operation = match parts.method {
@@ -136,7 +144,10 @@ impl Frontend {
             Encoding::Yaml => super::respond_with(code, "application/yaml", to_yaml(&bytes)?),
         };
         for warning in &response.warnings {
-            let text: String = warning.chars().map(|c| if c == '"' || c == '\\' || c.is_control() { '\'' } else { c }).collect();
+            let text: String = warning
+                .chars()
+                .map(|c| if c == '"' || c == '\\' || c.is_control() { '\'' } else { c })
+                .collect();
             if let Ok(value) = format!("299 - \"{text}\"").parse() {
                 response_out.headers_mut().append(header::WARNING, value);
             }
@@ -154,7 +165,8 @@ impl Frontend {
                 match event.and_then(|event| Ok((line(&kind, shape, include, &clock, &event)?, event))) {
                     Ok((object, event)) => push_line(&mut out, type_name(event.event), &object),
                     Err(error) => {
-                        let status = serde_json::to_vec(&error.to_status()).expect("a Status has string keys");
+                        let status =
+                            serde_json::to_vec(&error.to_status()).expect("a Status has string keys");
                         push_line(&mut out, "ERROR", &status);
                     }
                 }
@@ -278,12 +290,15 @@ where
     match encoding {
         Encoding::Json => Ok(Payload::Json(bytes)),
         Encoding::Yaml => {
-            let text = std::str::from_utf8(&bytes).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
+            let text =
+                std::str::from_utf8(&bytes).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
             let documents = minik8s_api::manifest::load("the body", text)
                 .map_err(|e| ApiError::bad_request(e.to_string()))?;
             match documents.as_slice() {
                 [one] => Ok(Payload::Json(one.value.to_string().into())),
-                many => Err(ApiError::bad_request(format!("the body holds {} documents, not one", many.len()))),
+                many => {
+                    Err(ApiError::bad_request(format!("the body holds {} documents, not one", many.len())))
+                }
             }
         }
     }

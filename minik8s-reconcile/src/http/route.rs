@@ -81,7 +81,7 @@ fn place(group: &str, version: &str, rest: &[&str]) -> Result<Place, ApiError> {
         ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (Some(*namespace), rest),
         rest => (None, rest),
     };
-    if rest.iter().any(|s| s.is_empty()) {
+    if namespace == Some("") || rest.iter().any(|s| s.is_empty()) {
         return Err(ApiError::no_such_resource());
     }
     let (plural, rest) = rest.split_first().ok_or_else(ApiError::no_such_resource)?;
@@ -116,7 +116,10 @@ mod tests {
             resource("/api/v1/namespaces/a/pods/b/log"),
             (String::new(), some("a"), "pods".into(), some("b"), some("log"))
         );
-        assert_eq!(resource("/api/v1/namespaces/a"), (String::new(), None, "namespaces".into(), some("a"), None));
+        assert_eq!(
+            resource("/api/v1/namespaces/a"),
+            (String::new(), None, "namespaces".into(), some("a"), None)
+        );
         assert_eq!(
             resource("/api/v1/namespaces/a/finalize"),
             (String::new(), None, "namespaces".into(), some("a"), some("finalize"))

@@ -22,7 +22,12 @@ pub(super) fn preference(spec: &PodSpec, node: &Node) -> i64 {
         .as_ref()
         .and_then(|a| a.node_affinity.as_ref())
         .and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-    preferred.into_iter().flatten().filter(|p| term_matches(&p.preference, node)).map(|p| i64::from(p.weight)).sum()
+    preferred
+        .into_iter()
+        .flatten()
+        .filter(|p| term_matches(&p.preference, node))
+        .map(|p| i64::from(p.weight))
+        .sum()
 }
 
 /// An empty term matches nothing.

@@ -140,7 +140,9 @@ async fn report(pod: &Pod, message: &str, cx: &Cx) -> Result<()> {
     let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let known = conditions.iter().find(|c| c.type_ == "PodScheduled");
     let same = known.is_some_and(|c| {
-        c.status == "False" && c.reason.as_deref() == Some("Unschedulable") && c.message.as_deref() == Some(message)
+        c.status == "False"
+            && c.reason.as_deref() == Some("Unschedulable")
+            && c.message.as_deref() == Some(message)
     });
     if same {
         return Ok(());

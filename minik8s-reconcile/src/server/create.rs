@@ -25,8 +25,8 @@ impl ApiServer {
         let mut warnings = Vec::new();
         let mut object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
         self.stamp_metadata(scope, object.metadata_mut())?;
-        kind.prepare_for_create(&mut *object);
         kind.default(&mut *object);
+        kind.prepare_for_create(&mut *object);
         let generated = object.metadata().name.is_none();
         let mut attempt = 0;
         loop {
@@ -67,13 +67,18 @@ impl ApiServer {
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
                     let object = written.pop().expect("one write, one value");
-                    return Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings });
+                    return Ok(ApiResponse {
+                        body: ResponseBody::Object { object, created: true },
+                        warnings,
+                    });
                 }
                 TxnOutcome::Refused { index: 0, .. } if generated && attempt < NAME_ATTEMPTS => attempt += 1,
                 TxnOutcome::Refused { index: 0, .. } => return Err(ApiError::already_exists(kind, &name)),
                 // The namespace went away between the check and the write.
                 TxnOutcome::Refused { .. } => {
-                    return Err(super::admission::no_namespace(scope.namespace.as_deref().unwrap_or_default()));
+                    return Err(super::admission::no_namespace(
+                        scope.namespace.as_deref().unwrap_or_default(),
+                    ));
                 }
             }
         }

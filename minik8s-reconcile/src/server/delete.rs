@@ -44,7 +44,8 @@ impl ApiServer {
                 TxnOutcome::Committed(mut written) => {
                     let object = written.pop().expect("one write, one value");
                     return Ok(if gone && !kind.returns_deleted {
-                        ResponseBody::Deleted { name: name.to_owned(), uid, revision: object.revision() }.into()
+                        ResponseBody::Deleted { name: name.to_owned(), uid, revision: object.revision() }
+                            .into()
                     } else {
                         ResponseBody::Object { object, created: false }.into()
                     });

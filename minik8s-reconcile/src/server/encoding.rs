@@ -120,7 +120,8 @@ fn check_type(kind: &Kind, json: &[u8]) -> Result<(), ApiError> {
         api_version: Option<String>,
         kind: Option<String>,
     }
-    let header: Header = serde_json::from_slice(json).map_err(|e| malformed(kind, &DecodeError::new("", e.to_string())))?;
+    let header: Header =
+        serde_json::from_slice(json).map_err(|e| malformed(kind, &DecodeError::new("", e.to_string())))?;
     if let Some(found) = header.kind.filter(|k| *k != kind.kind) {
         return Err(ApiError::bad_request(format!(
             "the object provided is a {found}, but this path takes a {}",
@@ -144,7 +145,11 @@ mod tests {
     fn the_gap_is_in_the_objects_own_metadata() {
         let json = br#"{"involvedObject":{"resourceVersion":""},"metadata":{"annotations":{"resourceVersion":"","a":"\"metadata\":{"},"resourceVersion":""},"spec":{}}"#;
         let at = gap(json).expect("there is one");
-        assert!(json[..at].ends_with(br#"{"},"resourceVersion":""#), "{}", String::from_utf8_lossy(&json[..at]));
+        assert!(
+            json[..at].ends_with(br#"{"},"resourceVersion":""#),
+            "{}",
+            String::from_utf8_lossy(&json[..at])
+        );
         assert_eq!(gap(br#"{"metadata":{"name":"a"}}"#), None);
     }
 }

@@ -38,7 +38,9 @@ impl ApiServer {
             let mut patched = patched.map_err(|e: PatchError| refused(&e))?;
             // The version of the object that was patched is no wish of the patch's author; one in the patch is.
             let wish = match patch.format {
-                PatchFormat::Json => patched.pointer("/metadata/resourceVersion") != old.pointer("/metadata/resourceVersion"),
+                PatchFormat::Json => {
+                    patched.pointer("/metadata/resourceVersion") != old.pointer("/metadata/resourceVersion")
+                }
                 _ => body.pointer("/metadata/resourceVersion").is_some(),
             };
             if !wish && let Some(metadata) = patched.get_mut("metadata").and_then(Value::as_object_mut) {

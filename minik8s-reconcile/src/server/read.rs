@@ -2,8 +2,8 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use minik8s_api::selector::{FieldSelector, Selector};
 use minik8s_api::Kind;
+use minik8s_api::selector::{FieldSelector, Selector};
 use serde::{Deserialize, Serialize};
 
 use super::ApiServer;
@@ -47,7 +47,8 @@ impl Filter {
             return true;
         }
         let facts = stored.facts(kind);
-        self.labels.matches(&facts.labels) && self.fields.matches(|path| facts.field(path).map(ToOwned::to_owned))
+        self.labels.matches(&facts.labels)
+            && self.fields.matches(|path| facts.field(path).map(ToOwned::to_owned))
     }
 }
 
@@ -101,7 +102,9 @@ impl ApiServer {
                 (VersionMatch::NotOlderThan, Some(revision)) => {
                     let current = self.storage.revision().await?;
                     if revision > current {
-                        return Err(crate::storage::StorageError::Future { requested: revision, current }.into());
+                        return Err(
+                            crate::storage::StorageError::Future { requested: revision, current }.into()
+                        );
                     }
                 }
                 (VersionMatch::NotOlderThan, None) => {}
@@ -126,8 +129,12 @@ impl ApiServer {
             e => e,
         })?;
         let limit = if params.limit == 0 { usize::MAX } else { params.limit as usize };
-        let mut list =
-            ObjectList { items: Vec::new(), revision: page.revision, continue_: String::new(), remaining: None };
+        let mut list = ObjectList {
+            items: Vec::new(),
+            revision: page.revision,
+            continue_: String::new(),
+            remaining: None,
+        };
         let mut last = None;
         let mut more = page.remaining > 0;
         for (key, object) in page.items {

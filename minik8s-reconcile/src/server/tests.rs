@@ -26,7 +26,8 @@ fn pod(name: &str) -> Pod {
 }
 
 fn config_map(name: &str) -> ConfigMap {
-    serde_json::from_value(json!({ "metadata": { "name": name }, "data": { "a": "1" } })).expect("a config map")
+    serde_json::from_value(json!({ "metadata": { "name": name }, "data": { "a": "1" } }))
+        .expect("a config map")
 }
 
 /// Runs the built-in controllers beside a test.
@@ -87,7 +88,11 @@ async fn patches() {
     let status = json!({ "status": { "phase": "Running" }, "spec": { "nodeName": "n9" } });
     let patched = pods.patch_status("a", Patch::merge(&status)).await.expect("status");
     assert_eq!(patched.status.as_ref().expect("status").phase.as_deref(), Some("Running"));
-    assert_eq!(patched.spec.as_ref().expect("spec").node_name, None, "the status subresource changes no spec");
+    assert_eq!(
+        patched.spec.as_ref().expect("spec").node_name,
+        None,
+        "the status subresource changes no spec"
+    );
 }
 
 #[tokio::test]
@@ -103,7 +108,8 @@ async fn bad_input_is_named() {
     assert_eq!(fields, ["metadata.name", "spec.containers[0].image"], "{error}");
     let nowhere = client.namespaced::<Pod>("nowhere").create(&pod("a")).await.expect_err("another namespace");
     assert_eq!(nowhere.code(), 400, "{nowhere}");
-    let error = client.namespaced::<ConfigMap>("nowhere").create(&config_map("a")).await.expect_err("no such");
+    let error =
+        client.namespaced::<ConfigMap>("nowhere").create(&config_map("a")).await.expect_err("no such");
     assert_eq!(error.to_string(), "namespaces \"nowhere\" not found");
 }
 
@@ -179,7 +185,8 @@ async fn a_namespace_takes_its_contents_with_it() {
     namespaces.create(&namespace).await.expect("create");
     client.namespaced::<ConfigMap>("a").create(&config_map("m")).await.expect("create");
     namespaces.delete("a", &DeleteParams::default()).await.expect("delete");
-    let error = client.namespaced::<ConfigMap>("a").create(&config_map("late")).await.expect_err("terminating");
+    let error =
+        client.namespaced::<ConfigMap>("a").create(&config_map("late")).await.expect_err("terminating");
     assert!(error.is_not_found() || error.code() == 403, "{error}");
     if namespaces.get_opt("a").await.expect("get").is_some() {
         until::<Namespace>(

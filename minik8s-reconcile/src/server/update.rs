@@ -126,7 +126,8 @@ impl ApiServer {
         let mut stored = self.read(scope, name).await?;
         for _ in 0..ATTEMPTS {
             let mut warnings = Vec::new();
-            let (draft, insists, gone) = self.edited(kind, name, part, params, &stored, &edit, &mut warnings)?;
+            let (draft, insists, gone) =
+                self.edited(kind, name, part, params, &stored, &edit, &mut warnings)?;
             if params.dry_run || draft.same_as(&stored) {
                 let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored };
                 return Ok(ApiResponse { body: ResponseBody::Object { object, created: false }, warnings });
@@ -137,7 +138,10 @@ impl ApiServer {
             match self.storage.txn(Txn { compare, ops: vec![op] }).await? {
                 TxnOutcome::Committed(mut written) => {
                     let object = written.pop().expect("one write, one value");
-                    return Ok(ApiResponse { body: ResponseBody::Object { object, created: false }, warnings });
+                    return Ok(ApiResponse {
+                        body: ResponseBody::Object { object, created: false },
+                        warnings,
+                    });
                 }
                 TxnOutcome::Refused { current: None, .. } => return Err(ApiError::not_found(kind, name)),
                 TxnOutcome::Refused { .. } if insists => return Err(modified(kind, name)),
@@ -175,7 +179,8 @@ impl ApiServer {
             && !uid.is_empty()
             && uid != expected
         {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {expected}");
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {expected}");
             return Err(ApiError::conflict(kind, name, why));
         }
         keep(new.metadata_mut(), old.metadata());

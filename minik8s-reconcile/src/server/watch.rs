@@ -33,9 +33,11 @@ impl ApiServer {
         let after = if from_now || params.send_initial_events {
             let page = self.storage.list(&Query::prefix(scope.prefix())).await?;
             ready.extend(
-                page.items.into_iter().map(|(_, object)| object).filter(|o| filter.matches(&scope.kind, o)).map(
-                    |object| WatchEvent { event: EventType::Added, object, initial_events_end: false },
-                ),
+                page.items
+                    .into_iter()
+                    .map(|(_, object)| object)
+                    .filter(|o| filter.matches(&scope.kind, o))
+                    .map(|object| WatchEvent { event: EventType::Added, object, initial_events_end: false }),
             );
             if params.send_initial_events && params.bookmarks {
                 ready.push_back(bookmark(&scope.kind, page.revision, true));

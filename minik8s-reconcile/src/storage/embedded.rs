@@ -74,10 +74,11 @@ impl EmbeddedStorage {
         let state = Shared::new(state);
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let writer = Writer { path: path.clone(), db: Some(db), state: state.clone(), inbox };
-        let writer = std::thread::Builder::new()
-            .name("minik8s-storage".into())
-            .spawn(move || writer.run())
-            .map_err(|e| StorageError::Unavailable(format!("cannot start the writer thread: {e}")))?;
+        let writer =
+            std::thread::Builder::new()
+                .name("minik8s-storage".into())
+                .spawn(move || writer.run())
+                .map_err(|e| StorageError::Unavailable(format!("cannot start the writer thread: {e}")))?;
         Ok(Self { path, state, jobs: Some(jobs), writer: Some(writer) })
     }
 
@@ -290,7 +291,9 @@ fn open_file(path: &Path) -> Result<Database, StorageError> {
         redb::DatabaseError::Storage(redb::StorageError::Corrupted(what)) => {
             StorageError::Corrupt(format!("{}: {what}", path.display()))
         }
-        redb::DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() == std::io::ErrorKind::InvalidData => {
+        redb::DatabaseError::Storage(redb::StorageError::Io(e))
+            if e.kind() == std::io::ErrorKind::InvalidData =>
+        {
             StorageError::Corrupt(format!("{} is not a minik8s store: {e}", path.display()))
         }
         e => StorageError::Unavailable(format!("cannot open {}: {e}", path.display())),
@@ -336,8 +339,9 @@ fn load(db: &Database, state: &mut State) -> Result<(), StorageError> {
     for entry in log.iter().map_err(failed)? {
         let (at, bytes) = entry.map_err(failed)?;
         let (revision, index) = at.value();
-        let record = decode(bytes.value())
-            .ok_or_else(|| StorageError::Corrupt(format!("record {index} of revision {revision} is damaged")))?;
+        let record = decode(bytes.value()).ok_or_else(|| {
+            StorageError::Corrupt(format!("record {index} of revision {revision} is damaged"))
+        })?;
         let json = bytes::Bytes::copy_from_slice(record.json);
         state.replay(record.key, Stored::new(json, revision), record.removed);
     }
@@ -368,7 +372,9 @@ fn decode(bytes: &[u8]) -> Option<Record<'_>> {
 
 fn failed(error: impl Into<redb::Error>) -> StorageError {
     match error.into() {
-        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => StorageError::Full(e.to_string()),
+        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+            StorageError::Full(e.to_string())
+        }
         redb::Error::Corrupted(what) => StorageError::Corrupt(what),
         e => StorageError::Unavailable(e.to_string()),
     }

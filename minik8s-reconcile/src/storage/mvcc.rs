@@ -65,7 +65,14 @@ pub(super) struct Plan {
 
 impl State {
     pub(super) fn new(retention: Retention) -> Self {
-        Self { revision: 1, values: BTreeMap::new(), shards: BTreeMap::new(), forgotten: 0, retention, dropped: None }
+        Self {
+            revision: 1,
+            values: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            forgotten: 0,
+            retention,
+            dropped: None,
+        }
     }
 
     pub(super) fn revision(&self) -> u64 {
@@ -101,11 +108,8 @@ impl State {
     #[cfg(feature = "embedded")]
     pub(super) fn replay(&mut self, key: &str, value: Stored, removed: bool) {
         let key = self.shared(key);
-        let previous = if removed {
-            self.values.remove(&key)
-        } else {
-            self.values.insert(key.clone(), value.clone())
-        };
+        let previous =
+            if removed { self.values.remove(&key) } else { self.values.insert(key.clone(), value.clone()) };
         self.revision = self.revision.max(value.revision());
         if value.revision() > self.forgotten(shard_of(&key)) {
             self.remember(Change { key, value, previous, removed });

@@ -83,7 +83,9 @@ async fn run(
     for (number, step) in (0_u64..).zip(steps) {
         let txn = match step {
             Step::Put(k) => Txn { compare: vec![], ops: vec![Op::Put(format!("k/{k}"), draft(number))] },
-            Step::Delete(k) => Txn { compare: vec![], ops: vec![Op::Delete(format!("k/{k}"), draft(number))] },
+            Step::Delete(k) => {
+                Txn { compare: vec![], ops: vec![Op::Delete(format!("k/{k}"), draft(number))] }
+            }
             Step::Swap(k, right) => {
                 let key = format!("k/{k}");
                 let known = model.values.get(&key).copied().unwrap_or(0);
@@ -156,7 +158,8 @@ async fn a_torn_file_keeps_what_was_acknowledged() {
     let path = dir.path().join("db");
     let storage = EmbeddedStorage::open(&path).expect("opens");
     for number in 0..40 {
-        let ops = vec![Op::Put(format!("k/{number}"), draft(number)), Op::Put("k/last".into(), draft(number))];
+        let ops =
+            vec![Op::Put(format!("k/{number}"), draft(number)), Op::Put("k/last".into(), draft(number))];
         storage.txn(Txn { compare: vec![], ops }).await.expect("a transaction");
         let copy = dir.path().join("copy");
         std::fs::copy(&path, &copy).expect("a copy");

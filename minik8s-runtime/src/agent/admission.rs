@@ -38,16 +38,11 @@ pub(crate) fn admit<'a>(
     if count + 1 > room.pods {
         return short("pods", 1, count, room.pods);
     }
-    for (what, capacity) in [
-        ("cpu", room.cpu_milli),
-        ("memory", room.memory),
-        ("ephemeral-storage", room.storage),
-    ] {
+    for (what, capacity) in
+        [("cpu", room.cpu_milli), ("memory", room.memory), ("ephemeral-storage", room.storage)]
+    {
         let requested = pod_request(spec(pod), what);
-        let used = here
-            .clone()
-            .map(|p| pod_request(spec(p), what))
-            .fold(0, i64::saturating_add);
+        let used = here.clone().map(|p| pod_request(spec(p), what)).fold(0, i64::saturating_add);
         if requested > 0 && requested.saturating_add(used) > capacity {
             return short(what, requested, used, capacity);
         }
@@ -58,10 +53,7 @@ pub(crate) fn admit<'a>(
         return Err(("NodeAffinity".to_owned(), message.to_owned()));
     }
     let taken: Vec<Claim> = here.flat_map(host_ports).collect();
-    if host_ports(pod)
-        .iter()
-        .any(|wanted| taken.iter().any(|t| t.collides(wanted)))
-    {
+    if host_ports(pod).iter().any(|wanted| taken.iter().any(|t| t.collides(wanted))) {
         let message = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the \
                        requested pod ports";
         return Err(("NodePorts".to_owned(), message.to_owned()));
@@ -90,35 +82,24 @@ fn host_ports(pod: &Pod) -> Vec<Claim> {
     let spec = spec(pod);
     let host_network = spec.host_network == Some(true);
     let port = |p: &ContainerPort| {
-        let port = p
-            .host_port
-            .filter(|p| *p > 0)
-            .or(host_network.then_some(p.container_port))?;
+        let port = p.host_port.filter(|p| *p > 0).or(host_network.then_some(p.container_port))?;
         Some(Claim {
             port,
             protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
             ip: p.host_ip.clone().unwrap_or_default(),
         })
     };
-    let sidecars = spec
-        .init_containers
-        .iter()
-        .flatten()
-        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|c| c.restart_policy.as_deref() == Some("Always"));
     let all = spec.containers.iter().chain(sidecars);
-    all.flat_map(|c| c.ports.iter().flatten())
-        .filter_map(port)
-        .collect()
+    all.flat_map(|c| c.ports.iter().flatten()).filter_map(port).collect()
 }
 
 /// Whether the node is one that the pod selects.
 fn matches(pod: &Pod, room: &Room) -> bool {
     let spec = spec(pod);
-    let selected = spec
-        .node_selector
-        .iter()
-        .flatten()
-        .all(|(key, value)| room.labels.get(key) == Some(value));
+    let selected =
+        spec.node_selector.iter().flatten().all(|(key, value)| room.labels.get(key) == Some(value));
     let required = spec
         .affinity
         .as_ref()
@@ -132,9 +113,7 @@ fn term_matches(term: &NodeSelectorTerm, room: &Room) -> bool {
     let fields = term.match_fields.as_deref().unwrap_or_default();
     // A term without requirements selects nothing.
     !(labels.is_empty() && fields.is_empty())
-        && labels
-            .iter()
-            .all(|r| requirement(r, room.labels.get(&r.key).map(String::as_str)))
+        && labels.iter().all(|r| requirement(r, room.labels.get(&r.key).map(String::as_str)))
         && fields
             .iter()
             .all(|r| requirement(r, (r.key == "metadata.name").then_some(room.node_name.as_str())))
@@ -144,10 +123,7 @@ fn requirement(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bo
     let values = requirement.values.as_deref().unwrap_or_default();
     let listed = value.is_some_and(|v| values.iter().any(|w| w == v));
     let compare = |test: fn(&i64, &i64) -> bool| {
-        let (own, bound) = (
-            value.and_then(|v| v.parse().ok()),
-            values.first().and_then(|v| v.parse().ok()),
-        );
+        let (own, bound) = (value.and_then(|v| v.parse().ok()), values.first().and_then(|v| v.parse().ok()));
         own.zip(bound).is_some_and(|(own, bound)| test(&own, &bound))
     };
     match requirement.operator.as_str() {
@@ -169,9 +145,7 @@ mod tests {
 
     fn pod(spec: Value) -> Pod {
         let mut full = json!({"containers": []});
-        full.as_object_mut()
-            .unwrap()
-            .extend(spec.as_object().unwrap().clone());
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": full})).unwrap()
     }
 
@@ -200,11 +174,7 @@ mod tests {
         assert_eq!(reason(&asks("1501m"), &[asks("500m")]), "OutOfcpu");
         assert_eq!(reason(&asks("1m"), &[asks("1m"), asks("1m")]), "OutOfmemory");
         assert_eq!(reason(&pod(json!({})), &vec![pod(json!({})); 3]), "OutOfpods");
-        assert_eq!(
-            reason(&pod(json!({})), &[asks("9"), asks("9")]),
-            "fits",
-            "asks for nothing"
-        );
+        assert_eq!(reason(&pod(json!({})), &[asks("9"), asks("9")]), "fits", "asks for nothing");
     }
 
     #[test]
@@ -212,10 +182,7 @@ mod tests {
         let port = |p: Value| pod(json!({"containers": [{"name": "c", "ports": [p]}]}));
         let web = port(json!({"containerPort": 80, "hostPort": 8080}));
         assert_eq!(reason(&web, std::slice::from_ref(&web)), "NodePorts");
-        assert_eq!(
-            reason(&port(json!({"containerPort": 80})), std::slice::from_ref(&web)),
-            "fits"
-        );
+        assert_eq!(reason(&port(json!({"containerPort": 80})), std::slice::from_ref(&web)), "fits");
         let udp = port(json!({"containerPort": 80, "hostPort": 8080, "protocol": "UDP"}));
         assert_eq!(reason(&udp, std::slice::from_ref(&web)), "fits");
         let one = port(json!({"containerPort": 80, "hostPort": 8080, "hostIP": "1.1.1.1"}));
@@ -226,14 +193,8 @@ mod tests {
 
     #[test]
     fn selection() {
-        assert_eq!(
-            reason(&pod(json!({"nodeSelector": {"disk": "ssd"}})), &[]),
-            "fits"
-        );
-        assert_eq!(
-            reason(&pod(json!({"nodeSelector": {"disk": "hdd"}})), &[]),
-            "NodeAffinity"
-        );
+        assert_eq!(reason(&pod(json!({"nodeSelector": {"disk": "ssd"}})), &[]), "fits");
+        assert_eq!(reason(&pod(json!({"nodeSelector": {"disk": "hdd"}})), &[]), "NodeAffinity");
         let affinity = |term: Value| {
             let pod = pod(json!({"affinity": {"nodeAffinity": {
                 "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [term]}}}}));

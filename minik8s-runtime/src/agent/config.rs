@@ -1,13 +1,12 @@
 //! What an agent is told about its node.
 
+use minik8s_reconcile::clock::Clock;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Taint;
-
-use super::clock::Clock;
 
 /// The settings of a node's agent. [`AgentConfig::default`] suits a machine of its own; tests and simulations point
 /// the directories elsewhere and bring their own clock.

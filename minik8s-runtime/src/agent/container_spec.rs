@@ -46,23 +46,14 @@ pub(crate) fn build(pod: &Pod, container: &Container, facts: Facts<'_>) -> Resul
     let start = facts.start;
     let security = security(pod, container, start)?;
     let mut annotations = BTreeMap::from([
-        (
-            annotation::IMAGE.to_owned(),
-            container.image.clone().unwrap_or_default(),
-        ),
+        (annotation::IMAGE.to_owned(), container.image.clone().unwrap_or_default()),
         (annotation::GRACE.to_owned(), grace(spec).to_string()),
         (annotation::BACKOFF.to_owned(), start.backoff_s.to_string()),
-        (
-            annotation::TERMINATION_LOG.to_owned(),
-            facts.termination_log.display().to_string(),
-        ),
+        (annotation::TERMINATION_LOG.to_owned(), facts.termination_log.display().to_string()),
         (annotation::LOG.to_owned(), facts.log_path.display().to_string()),
     ]);
     let signal = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_ref());
-    if let Some(signal) = signal
-        .or(Some(&start.image.stop_signal))
-        .filter(|s| !s.is_empty())
-    {
+    if let Some(signal) = signal.or(Some(&start.image.stop_signal)).filter(|s| !s.is_empty()) {
         annotations.insert(annotation::STOP_SIGNAL.to_owned(), signal.clone());
     }
     if let Some(policy) = &container.termination_message_policy {
@@ -72,10 +63,7 @@ pub(crate) fn build(pod: &Pod, container: &Container, facts: Facts<'_>) -> Resul
         annotations.insert(annotation::HOST_NETWORK.to_owned(), "true".to_owned());
     }
     let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
-        list.iter()
-            .flatten()
-            .map(|text| expand(text, &facts.env))
-            .collect()
+        list.iter().flatten().map(|text| expand(text, &facts.env)).collect()
     };
     Ok(ContainerSpec {
         id: start.id.clone(),
@@ -123,23 +111,14 @@ pub(crate) fn build(pod: &Pod, container: &Container, facts: Facts<'_>) -> Resul
 
 /// The pod's cgroup.
 pub(crate) fn cgroup(pod: &Pod) -> String {
-    format!(
-        "{}/pod{}",
-        qos::class(spec(pod)).cgroup(),
-        pod.metadata.uid.as_deref().unwrap_or_default()
-    )
+    format!("{}/pod{}", qos::class(spec(pod)).cgroup(), pod.metadata.uid.as_deref().unwrap_or_default())
 }
 
 /// The pod's directory of logs, below `root`.
 pub(crate) fn log_dir(root: &Path, pod: &Pod) -> PathBuf {
     let text = |s: &Option<String>| s.clone().unwrap_or_default();
     let meta = &pod.metadata;
-    root.join(format!(
-        "{}_{}_{}",
-        text(&meta.namespace),
-        text(&meta.name),
-        text(&meta.uid)
-    ))
+    root.join(format!("{}_{}_{}", text(&meta.namespace), text(&meta.name), text(&meta.uid)))
 }
 
 /// What `hostname` answers in the pod.
@@ -151,11 +130,7 @@ pub(crate) fn hostname(pod: &Pod, node_name: &str, cluster_domain: &str) -> Stri
     if let Some(name) = spec.hostname_override.as_ref().filter(|n| !n.is_empty()) {
         return name.clone();
     }
-    let own = spec
-        .hostname
-        .as_ref()
-        .filter(|n| !n.is_empty())
-        .or(pod.metadata.name.as_ref());
+    let own = spec.hostname.as_ref().filter(|n| !n.is_empty()).or(pod.metadata.name.as_ref());
     let own: String = own.cloned().unwrap_or_default().chars().take(63).collect();
     let own = own.trim_end_matches(['-', '.']).to_owned();
     match spec.subdomain.as_deref().filter(|s| !s.is_empty()) {
@@ -244,13 +219,7 @@ mod tests {
     use crate::runtime::Image;
 
     fn made(spec: Value) -> Result<ContainerSpec, String> {
-        made_from(
-            spec,
-            Image {
-                reference: "docker.io/library/i:1".into(),
-                ..Image::default()
-            },
-        )
+        made_from(spec, Image { reference: "docker.io/library/i:1".into(), ..Image::default() })
     }
 
     fn made_from(spec: Value, image: Image) -> Result<ContainerSpec, String> {
@@ -311,10 +280,7 @@ mod tests {
                 oom_score_adj: 750,
             }
         );
-        assert_eq!(
-            (spec.security.run_as_user, spec.security.run_as_group),
-            (Some(1001), Some(3000))
-        );
+        assert_eq!((spec.security.run_as_user, spec.security.run_as_group), (Some(1001), Some(3000)));
         assert_eq!(spec.security.supplemental_groups, [2000, 4000]);
         assert!(
             spec.security.no_new_privileges && spec.security.read_only_root && spec.security.seccomp_default
@@ -328,15 +294,7 @@ mod tests {
     #[test]
     fn root_is_refused_where_it_must_be() {
         let spec = json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c"}]});
-        let user = |user: &str| {
-            made_from(
-                spec.clone(),
-                Image {
-                    user: user.into(),
-                    ..Image::default()
-                },
-            )
-        };
+        let user = |user: &str| made_from(spec.clone(), Image { user: user.into(), ..Image::default() });
         assert!(user("").unwrap_err().contains("image will run as root"));
         assert!(user("0:0").unwrap_err().contains("image will run as root"));
         assert!(user("app").unwrap_err().contains("non-numeric user (app)"));
@@ -349,10 +307,7 @@ mod tests {
     #[test]
     fn names_and_classes() {
         let best = made(json!({"containers": [{"name": "c"}]})).unwrap();
-        assert_eq!(
-            (best.hostname.as_str(), best.resources.cpu_shares),
-            ("web", Some(2))
-        );
+        assert_eq!((best.hostname.as_str(), best.resources.cpu_shares), ("web", Some(2)));
         assert_eq!(best.cgroup_parent, "/kubepods/besteffort/podu1");
         assert_eq!(best.resources.oom_score_adj, 1000);
         let host = made(json!({"hostNetwork": true, "containers": [{"name": "c"}]})).unwrap();

@@ -97,11 +97,7 @@ impl AgentHandle {
     pub fn container(&self, namespace: &str, pod: &str, name: &str, previous: bool) -> Option<AttemptInfo> {
         let info = self.find(namespace, pod)?;
         let container = info.container(name)?;
-        if previous {
-            container.previous.clone()
-        } else {
-            container.current.clone()
-        }
+        if previous { container.previous.clone() } else { container.current.clone() }
     }
 }
 
@@ -121,11 +117,8 @@ impl Directory {
     /// The pod whose newest attempt at some container is `id`.
     pub(crate) fn owner(&self, id: &str) -> Option<String> {
         let pods = self.lock();
-        let own = |pod: &&PodInfo| {
-            pod.containers
-                .iter()
-                .any(|c| c.current.as_ref().is_some_and(|a| a.id == id))
-        };
+        let own =
+            |pod: &&PodInfo| pod.containers.iter().any(|c| c.current.as_ref().is_some_and(|a| a.id == id));
         pods.values().find(own).map(|pod| pod.uid.clone())
     }
 
@@ -172,11 +165,7 @@ impl Directory {
             };
             match &known.current {
                 Some(current) if current.attempt > attempt.attempt => {
-                    if known
-                        .previous
-                        .as_ref()
-                        .is_none_or(|p| p.attempt < attempt.attempt)
-                    {
+                    if known.previous.as_ref().is_none_or(|p| p.attempt < attempt.attempt) {
                         known.previous = Some(attempt);
                     }
                 }

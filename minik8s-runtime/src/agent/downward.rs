@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
 
 use super::pod_fsm::spec;
 use super::qos;
-use super::quantity::{milli, units};
 
 /// Facts about a pod's place that its spec does not hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,10 +46,9 @@ pub(crate) fn field(pod: &Pod, place: &Place, path: &str) -> Result<String, Stri
         "metadata.labels" => lines(meta.labels.as_ref()),
         "metadata.annotations" => lines(meta.annotations.as_ref()),
         "spec.nodeName" => place.node_name.clone(),
-        "spec.serviceAccountName" => spec(pod)
-            .service_account_name
-            .clone()
-            .unwrap_or_else(|| "default".to_owned()),
+        "spec.serviceAccountName" => {
+            spec(pod).service_account_name.clone().unwrap_or_else(|| "default".to_owned())
+        }
         "status.hostIP" => first(&place.host_ips),
         "status.hostIPs" => all(&place.host_ips),
         "status.podIP" => first(&place.pod_ips),
@@ -69,11 +67,9 @@ pub(crate) fn resource(
     let spec = spec(pod);
     let named = selector.container_name.as_deref().filter(|n| !n.is_empty());
     let container = match named {
-        Some(name) => spec
-            .containers
-            .iter()
-            .chain(spec.init_containers.iter().flatten())
-            .find(|c| c.name == name),
+        Some(name) => {
+            spec.containers.iter().chain(spec.init_containers.iter().flatten()).find(|c| c.name == name)
+        }
         None => container,
     };
     let container = container.ok_or_else(|| format!("container {} not found", named.unwrap_or_default()))?;
@@ -93,14 +89,9 @@ pub(crate) fn resource(
         "requests" => qos::request(container, name).unwrap_or(0),
         _ => return Err(format!("unsupported container resource : {}", selector.resource)),
     };
-    let scale = if name == "cpu" { milli } else { units };
     let one = if name == "cpu" { 1000 } else { 1 };
-    let divisor = selector
-        .divisor
-        .as_ref()
-        .and_then(scale)
-        .filter(|d| *d > 0)
-        .unwrap_or(one);
+    let divisor =
+        selector.divisor.as_ref().and_then(|d| qos::amount(name, d)).filter(|d| *d > 0).unwrap_or(one);
     Ok(value.saturating_add(divisor - 1).div_euclid(divisor).to_string())
 }
 
@@ -173,11 +164,7 @@ mod tests {
     #[test]
     fn resources_round_up() {
         let pod = pod();
-        let place = Place {
-            cpu_milli: 8000,
-            memory: 1 << 30,
-            ..Place::default()
-        };
+        let place = Place { cpu_milli: 8000, memory: 1 << 30, ..Place::default() };
         let get = |resource: &str, divisor: Option<&str>| {
             let selector: ResourceFieldSelector =
                 serde_json::from_value(json!({"resource": resource, "divisor": divisor})).unwrap();

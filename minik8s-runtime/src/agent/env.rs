@@ -11,25 +11,12 @@ use super::sources::{Objects, Wanted};
 pub(crate) fn wanted(container: &Container) -> Wanted {
     let mut wanted = Wanted::default();
     for from in container.env_from.iter().flatten() {
-        wanted
-            .config_maps
-            .extend(from.config_map_ref.iter().map(|r| r.name.clone()));
-        wanted
-            .secrets
-            .extend(from.secret_ref.iter().map(|r| r.name.clone()));
+        wanted.config_maps.extend(from.config_map_ref.iter().map(|r| r.name.clone()));
+        wanted.secrets.extend(from.secret_ref.iter().map(|r| r.name.clone()));
     }
-    for source in container
-        .env
-        .iter()
-        .flatten()
-        .filter_map(|e| e.value_from.as_ref())
-    {
-        wanted
-            .config_maps
-            .extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
-        wanted
-            .secrets
-            .extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
+    for source in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+        wanted.config_maps.extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
+        wanted.secrets.extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
     }
     wanted
 }
@@ -109,10 +96,9 @@ fn from_source(
         };
         return match map.data.as_ref().and_then(|d| d.get(&r.key)) {
             Some(value) => Ok(Some(value.clone())),
-            None => missing(
-                optional,
-                format!("couldn't find key {} in ConfigMap {namespace}/{}", r.key, r.name),
-            ),
+            None => {
+                missing(optional, format!("couldn't find key {} in ConfigMap {namespace}/{}", r.key, r.name))
+            }
         };
     }
     if let Some(r) = &source.secret_key_ref {
@@ -122,10 +108,9 @@ fn from_source(
         };
         return match secret.data.as_ref().and_then(|d| d.get(&r.key)) {
             Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
-            None => missing(
-                optional,
-                format!("couldn't find key {} in Secret {namespace}/{}", r.key, r.name),
-            ),
+            None => {
+                missing(optional, format!("couldn't find key {} in Secret {namespace}/{}", r.key, r.name))
+            }
         };
     }
     Err("invalid valueFrom: no source that this node knows".to_owned())
@@ -183,10 +168,7 @@ mod tests {
 
     #[test]
     fn expansion() {
-        let env = [
-            ("A".to_owned(), "1".to_owned()),
-            ("B".to_owned(), "$(A)".to_owned()),
-        ];
+        let env = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "$(A)".to_owned())];
         for (text, expected) in [
             ("$(A)-$(B)", "1-$(A)"),
             ("$$(A)", "$(A)"),
@@ -212,13 +194,7 @@ mod tests {
     fn env(container: serde_json::Value) -> Result<Vec<(String, String)>, String> {
         let container: Container = serde_json::from_value(container).unwrap();
         let pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p", "namespace": "ns"}})).unwrap();
-        environment(
-            &pod,
-            &container,
-            &Place::default(),
-            &objects(),
-            &[("G".into(), "g".into())],
-        )
+        environment(&pod, &container, &Place::default(), &objects(), &[("G".into(), "g".into())])
     }
 
     #[test]

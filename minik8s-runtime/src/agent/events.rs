@@ -33,13 +33,7 @@ pub(crate) struct EventWriter {
 /// Both ends.
 pub(crate) fn events(client: Client, node_name: String) -> (Events, EventWriter) {
     let (sender, inbox) = mpsc::channel(QUEUE);
-    let writer = EventWriter {
-        inbox,
-        client,
-        node_name,
-        seen: BTreeMap::new(),
-        sequence: 0,
-    };
+    let writer = EventWriter { inbox, client, node_name, seen: BTreeMap::new(), sequence: 0 };
     (Events(sender), writer)
 }
 
@@ -48,15 +42,8 @@ impl Events {
     pub(crate) fn note(&self, pod: &Pod, note: Note, now: Timestamp) {
         let meta = &pod.metadata;
         let path = note.container.as_ref().map(|name| {
-            let init = super::pod_fsm::spec(pod)
-                .init_containers
-                .iter()
-                .flatten()
-                .any(|c| &c.name == name);
-            format!(
-                "spec.{}{{{name}}}",
-                if init { "initContainers" } else { "containers" }
-            )
+            let init = super::pod_fsm::spec(pod).init_containers.iter().flatten().any(|c| &c.name == name);
+            format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
         });
         let about = ObjectReference {
             api_version: Some("v1".to_owned()),
@@ -94,10 +81,7 @@ impl EventWriter {
     ) -> Result<(), minik8s_reconcile::ApiError> {
         let namespace = about.namespace.clone().unwrap_or_default();
         let api = self.client.namespaced::<Event>(&namespace);
-        let key = format!(
-            "{:?}/{:?}/{}/{}",
-            about.uid, about.field_path, note.reason, note.message
-        );
+        let key = format!("{:?}/{:?}/{}/{}", about.uid, about.field_path, note.reason, note.message);
         if let Some((name, count)) = self.seen.get_mut(&key) {
             *count += 1;
             let patch = json!({ "count": *count, "lastTimestamp": seconds(at) });
@@ -108,11 +92,7 @@ impl EventWriter {
         }
         self.sequence += 1;
         let stamp = at.as_nanosecond();
-        let name = format!(
-            "{}.{stamp:x}{:x}",
-            about.name.as_deref().unwrap_or_default(),
-            self.sequence
-        );
+        let name = format!("{}.{stamp:x}{:x}", about.name.as_deref().unwrap_or_default(), self.sequence);
         let mut event = Event {
             type_: Some(if note.warning { "Warning" } else { "Normal" }.to_owned()),
             reason: Some(note.reason.to_owned()),

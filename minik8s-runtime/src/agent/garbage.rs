@@ -20,20 +20,13 @@ pub(crate) async fn collect(ctx: &Context, alive: &BTreeSet<String>) {
         }
         Err(e) => tracing::warn!("cannot list pod networks: {e}"),
     }
-    let (pods, logs, alive) = (
-        ctx.config.pods_dir.clone(),
-        ctx.config.logs_dir.clone(),
-        alive.clone(),
-    );
+    let (pods, logs, alive) = (ctx.config.pods_dir.clone(), ctx.config.logs_dir.clone(), alive.clone());
     let swept = tokio::task::spawn_blocking(move || {
         for uid in entries(&pods) {
             if !alive.contains(&uid)
                 && let Err(e) = tear_down(&PodDir::new(&pods, &uid), false)
             {
-                tracing::warn!(
-                    uid,
-                    "the directory of a pod that is gone could not be removed: {e}"
-                );
+                tracing::warn!(uid, "the directory of a pod that is gone could not be removed: {e}");
             }
         }
         for name in entries(&logs) {

@@ -35,22 +35,14 @@ pub(crate) fn policy(container: &Container) -> PullPolicy {
             let image = container.image.as_deref().unwrap_or_default();
             let name = image.rsplit('/').next().unwrap_or_default();
             let fixed = image.contains('@') || name.split_once(':').is_some_and(|(_, tag)| tag != "latest");
-            if fixed {
-                PullPolicy::IfNotPresent
-            } else {
-                PullPolicy::Always
-            }
+            if fixed { PullPolicy::IfNotPresent } else { PullPolicy::Always }
         }
     }
 }
 
 impl Puller {
     pub(crate) fn new(images: Arc<dyn ImageStore>, at_once: usize) -> Self {
-        Self {
-            images,
-            slots: Semaphore::new(at_once.max(1)),
-            busy: Mutex::default(),
-        }
+        Self { images, slots: Semaphore::new(at_once.max(1)), busy: Mutex::default() }
     }
 
     /// The image, and whether it was fetched for this.
@@ -75,10 +67,7 @@ impl Puller {
             return Err(ImageError::NeverPull(message));
         }
         let lock = {
-            let mut busy = self
-                .busy
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut busy = self.busy.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             busy.retain(|_, lock| Arc::strong_count(lock) > 1);
             busy.entry(reference.to_owned()).or_default().clone()
         };
@@ -113,13 +102,7 @@ fn credentials(reference: &str, secrets: &[Arc<Secret>]) -> Vec<RegistryAuth> {
     let host = registry(reference);
     let mut out = Vec::new();
     for secret in secrets {
-        let data = |key: &str| {
-            secret
-                .data
-                .as_ref()
-                .and_then(|d| d.get(key))
-                .map(|b| b.0.as_slice())
-        };
+        let data = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.as_slice());
         let parsed = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).ok();
         let auths = match (data(".dockerconfigjson"), data(".dockercfg")) {
             (Some(json), _) => parsed(json).and_then(|v| v.get("auths").cloned()),
@@ -138,20 +121,12 @@ fn credentials(reference: &str, secrets: &[Arc<Secret>]) -> Vec<RegistryAuth> {
 fn login(auth: &serde_json::Value) -> Option<RegistryAuth> {
     let text = |key: &str| auth.get(key).and_then(|v| v.as_str()).filter(|v| !v.is_empty());
     if let (Some(username), Some(password)) = (text("username"), text("password")) {
-        return Some(RegistryAuth {
-            username: username.to_owned(),
-            password: password.to_owned(),
-        });
+        return Some(RegistryAuth { username: username.to_owned(), password: password.to_owned() });
     }
-    let decoded = base64::engine::general_purpose::STANDARD
-        .decode(text("auth")?)
-        .ok()?;
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text("auth")?).ok()?;
     let decoded = String::from_utf8(decoded).ok()?;
     let (username, password) = decoded.trim_end_matches('\0').split_once(':')?;
-    Some(RegistryAuth {
-        username: username.to_owned(),
-        password: password.to_owned(),
-    })
+    Some(RegistryAuth { username: username.to_owned(), password: password.to_owned() })
 }
 
 /// The registry's host and port; Docker Hub where the reference names none.
@@ -163,9 +138,7 @@ fn registry(reference: &str) -> String {
 }
 
 fn server_host(server: &str) -> String {
-    let bare = server
-        .trim_start_matches("https://")
-        .trim_start_matches("http://");
+    let bare = server.trim_start_matches("https://").trim_start_matches("http://");
     let host = bare.split('/').next().unwrap_or_default();
     match host {
         "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
@@ -202,14 +175,8 @@ mod tests {
 
     #[test]
     fn secrets_are_for_their_registry() {
-        assert_eq!(
-            credentials("busybox", &[secret("https://index.docker.io/v1/")])[0].username,
-            "me"
-        );
-        assert_eq!(
-            credentials("r.example:5000/a/b:1", &[secret("r.example:5000")])[0].password,
-            "pw"
-        );
+        assert_eq!(credentials("busybox", &[secret("https://index.docker.io/v1/")])[0].username, "me");
+        assert_eq!(credentials("r.example:5000/a/b:1", &[secret("r.example:5000")])[0].password, "pw");
         assert!(credentials("other.example/a", &[secret("r.example")]).is_empty());
     }
 

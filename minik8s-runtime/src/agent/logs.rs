@@ -11,9 +11,7 @@ use super::directory::ContainerInfo;
 
 /// Rotates what has grown too large, and removes the logs of attempts that nobody can ask for any more.
 pub(crate) async fn rotate_all(ctx: &Context) {
-    let handle = super::directory::AgentHandle {
-        directory: ctx.directory.clone(),
-    };
+    let handle = super::directory::AgentHandle { directory: ctx.directory.clone() };
     for pod in handle.pods() {
         // What an earlier agent left is not judged before the server has been heard.
         if pod.pod.is_none() {
@@ -101,10 +99,7 @@ fn forget_old(container: &ContainerInfo) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let attempt = name
-            .to_string_lossy()
-            .split_once(".log")
-            .and_then(|(n, _)| n.parse::<u32>().ok());
+        let attempt = name.to_string_lossy().split_once(".log").and_then(|(n, _)| n.parse::<u32>().ok());
         if attempt.is_some_and(|n| n < oldest.attempt) {
             fs::remove_file(entry.path())?;
         }
@@ -118,10 +113,8 @@ mod tests {
     use crate::agent::directory::AttemptInfo;
 
     fn names(dir: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(dir)
-            .unwrap()
-            .map(|e| e.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -137,10 +130,7 @@ mod tests {
         }
         assert_ne!(rotated(&log, Timestamp::from_second(1_700_000_000).unwrap()), log);
         prune(&log, 3).unwrap();
-        assert_eq!(
-            names(dir.path()),
-            ["0.log", "0.log.20231114-221322", "0.log.20231114-221323"]
-        );
+        assert_eq!(names(dir.path()), ["0.log", "0.log.20231114-221322", "0.log.20231114-221323"]);
     }
 
     #[test]
@@ -151,12 +141,7 @@ mod tests {
         }
         let attempt = |n: u32| {
             let log_path = dir.path().join(format!("{n}.log"));
-            Some(AttemptInfo {
-                id: n.to_string(),
-                attempt: n,
-                running: true,
-                log_path,
-            })
+            Some(AttemptInfo { id: n.to_string(), attempt: n, running: true, log_path })
         };
         let info = ContainerInfo {
             name: "c".into(),

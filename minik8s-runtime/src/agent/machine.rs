@@ -25,20 +25,14 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn measure(config: &AgentConfig) -> Self {
-        let line = |path: &str| {
-            fs::read_to_string(path)
-                .map(|t| t.trim().to_owned())
-                .unwrap_or_default()
-        };
+        let line = |path: &str| fs::read_to_string(path).map(|t| t.trim().to_owned()).unwrap_or_default();
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let machine_id = line("/etc/machine-id");
         let uuid = line("/sys/class/dmi/id/product_uuid");
         Self {
             cpu_milli: config.cpu_milli.unwrap_or(cpus as u64 * 1000),
             memory: config.memory.unwrap_or_else(memory),
-            storage: config
-                .storage
-                .unwrap_or_else(|| disk(&config.pods_dir).map_or(0, |d| d.total)),
+            storage: config.storage.unwrap_or_else(|| disk(&config.pods_dir).map_or(0, |d| d.total)),
             reserved_cpu_milli: config.reserved_cpu_milli,
             reserved_memory: config.reserved_memory,
             kernel: line("/proc/sys/kernel/osrelease"),
@@ -73,11 +67,7 @@ pub(crate) fn available_memory() -> Option<u64> {
 fn meminfo(key: &str) -> Option<u64> {
     let table = fs::read_to_string("/proc/meminfo").ok()?;
     let line = table.lines().find_map(|l| l.strip_prefix(key))?;
-    line.split_whitespace()
-        .next()?
-        .parse::<u64>()
-        .ok()
-        .map(|kib| kib << 10)
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib << 10)
 }
 
 /// A file system.
@@ -94,21 +84,14 @@ pub(crate) fn disk(path: &Path) -> Option<Disk> {
     let there = path.ancestors().find(|p| p.exists())?;
     let stat = nix::sys::statvfs::statvfs(there).ok()?;
     let unit = stat.fragment_size();
-    Some(Disk {
-        total: stat.blocks() * unit,
-        free: stat.blocks_available() * unit,
-    })
+    Some(Disk { total: stat.blocks() * unit, free: stat.blocks_available() * unit })
 }
 
 /// How many processes there are and could be.
 pub(crate) fn processes() -> Option<(u64, u64)> {
     let load = fs::read_to_string("/proc/loadavg").ok()?;
     let now = load.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
-    let most = fs::read_to_string("/proc/sys/kernel/pid_max")
-        .ok()?
-        .trim()
-        .parse()
-        .ok()?;
+    let most = fs::read_to_string("/proc/sys/kernel/pid_max").ok()?.trim().parse().ok()?;
     Some((now, most))
 }
 

@@ -74,11 +74,7 @@ impl Manager {
             () = &mut shutdown => return,
         }
         let (sender, mut news) = unbounded_channel();
-        beside.spawn(follow(
-            self.ctx.client.clone(),
-            self.ctx.node_name.clone(),
-            sender,
-        ));
+        beside.spawn(follow(self.ctx.client.clone(), self.ctx.node_name.clone(), sender));
         let tick = |period: Duration| {
             let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,10 +121,7 @@ impl Manager {
         };
         self.ctx.directory.put_found(&containers, log_path);
         for container in containers {
-            self.found
-                .entry(container.labels.pod_uid.clone())
-                .or_default()
-                .push(container);
+            self.found.entry(container.labels.pod_uid.clone()).or_default().push(container);
         }
     }
 
@@ -144,12 +137,7 @@ impl Manager {
                 for (uid, pod) in pods {
                     self.apply(uid, pod).await;
                 }
-                let gone: Vec<_> = self
-                    .pods
-                    .keys()
-                    .filter(|uid| !all.contains_key(*uid))
-                    .cloned()
-                    .collect();
+                let gone: Vec<_> = self.pods.keys().filter(|uid| !all.contains_key(*uid)).cloned().collect();
                 for uid in gone {
                     self.gone(&uid);
                 }
@@ -220,13 +208,7 @@ impl Manager {
             return Some(refusal);
         }
         // Whoever bound the pod may know of a label that is newer than our last look.
-        let node = self
-            .ctx
-            .client
-            .all::<Node>()
-            .get(&self.ctx.node_name)
-            .await
-            .ok()?;
+        let node = self.ctx.client.all::<Node>().get(&self.ctx.node_name).await.ok()?;
         room.labels = node.metadata.labels.clone().unwrap_or_default();
         self.ctx.set_labels(room.labels.clone());
         admit(pod, here.into_iter(), &room).err()
@@ -289,10 +271,7 @@ impl Manager {
             // Housekeeping finds it again.
             return;
         };
-        let own: Vec<_> = containers
-            .into_iter()
-            .filter(|c| c.labels.pod_uid == uid)
-            .collect();
+        let own: Vec<_> = containers.into_iter().filter(|c| c.labels.pod_uid == uid).collect();
         if attached.contains(&uid) {
             self.attached.insert(uid.clone());
         }
@@ -313,9 +292,7 @@ impl Manager {
                     Some(worker) => worker.tell(Input::Exited(id, exit)),
                     // One that has only just been started is not in the directory yet.
                     None => {
-                        self.workers
-                            .values()
-                            .for_each(|w| w.tell(Input::Exited(id.clone(), exit.clone())));
+                        self.workers.values().for_each(|w| w.tell(Input::Exited(id.clone(), exit.clone())));
                     }
                 }
             }
@@ -336,18 +313,10 @@ impl Manager {
             Ok(containers) => {
                 let mut orphans: BTreeMap<String, Vec<Container>> = BTreeMap::new();
                 for container in containers {
-                    orphans
-                        .entry(container.labels.pod_uid.clone())
-                        .or_default()
-                        .push(container);
+                    orphans.entry(container.labels.pod_uid.clone()).or_default().push(container);
                 }
                 for (uid, containers) in orphans {
-                    match self
-                        .pods
-                        .get(&uid)
-                        .cloned()
-                        .filter(|_| !self.workers.contains_key(&uid))
-                    {
+                    match self.pods.get(&uid).cloned().filter(|_| !self.workers.contains_key(&uid)) {
                         Some(pod) => {
                             self.found.insert(uid.clone(), containers);
                             self.apply(uid, pod).await;
@@ -375,9 +344,7 @@ fn pod_of(containers: &[Container]) -> Pod {
     let mut names: Vec<&str> = containers.iter().map(|c| c.labels.container.as_str()).collect();
     names.sort_unstable();
     names.dedup();
-    let grace = note(annotation::GRACE)
-        .and_then(|g| g.parse::<i64>().ok())
-        .unwrap_or(30);
+    let grace = note(annotation::GRACE).and_then(|g| g.parse::<i64>().ok()).unwrap_or(30);
     serde_json::from_value(json!({
         "metadata": {"namespace": labels.pod_namespace, "name": labels.pod_name, "uid": labels.pod_uid},
         "spec": {
@@ -395,10 +362,7 @@ fn with_last_words(container: Container) -> Found {
         (ContainerState::Exited(exit), Some(words)) => {
             let fallback = note(annotation::TERMINATION_POLICY).is_some_and(|p| p == "FallbackToLogsOnError");
             let output = log_path(&container);
-            termination::message(
-                words.as_ref(),
-                (fallback && exit.code != 0).then_some(output.as_path()),
-            )
+            termination::message(words.as_ref(), (fallback && exit.code != 0).then_some(output.as_path()))
         }
         _ => String::new(),
     };
@@ -407,10 +371,5 @@ fn with_last_words(container: Container) -> Found {
 
 /// Where the output of a container that an earlier agent made goes.
 fn log_path(container: &Container) -> PathBuf {
-    container
-        .labels
-        .annotations
-        .get(annotation::LOG)
-        .map(PathBuf::from)
-        .unwrap_or_default()
+    container.labels.annotations.get(annotation::LOG).map(PathBuf::from).unwrap_or_default()
 }

@@ -10,7 +10,6 @@
 //! `sizeLimit`, probes over HTTPS, service environment variables beyond [`AgentConfig::service_env`], CSI volumes.
 
 mod admission;
-mod clock;
 mod config;
 mod container_spec;
 mod context;
@@ -28,7 +27,6 @@ mod pod_fsm;
 mod pods;
 mod probe;
 mod qos;
-mod quantity;
 mod sources;
 mod status;
 mod termination;
@@ -41,7 +39,6 @@ use std::sync::Arc;
 
 use minik8s_reconcile::Client;
 
-pub use clock::Clock;
 pub use config::AgentConfig;
 pub use directory::{AgentHandle, AttemptInfo, ContainerInfo, PodInfo};
 
@@ -82,17 +79,12 @@ impl Agent {
         let client = client.field_manager("minik8s-node");
         let (events, writer) = events::events(client.clone(), node_name.clone());
         let ctx = Context::new(node_name, client, runtime, images, network, config, events);
-        Self {
-            ctx: Arc::new(ctx),
-            writer,
-        }
+        Self { ctx: Arc::new(ctx), writer }
     }
 
     /// A view of the node's pods, for servers of logs, exec, attach and port-forward.
     pub fn handle(&self) -> AgentHandle {
-        AgentHandle {
-            directory: self.ctx.directory.clone(),
-        }
+        AgentHandle { directory: self.ctx.directory.clone() }
     }
 
     /// Runs the node's pods until `shutdown` resolves. Containers are left running; the next agent adopts them.
@@ -107,8 +99,6 @@ impl Agent {
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent")
-            .field("node", &self.ctx.node_name)
-            .finish_non_exhaustive()
+        f.debug_struct("Agent").field("node", &self.ctx.node_name).finish_non_exhaustive()
     }
 }

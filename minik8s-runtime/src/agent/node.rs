@@ -71,15 +71,13 @@ async fn write_lease(ctx: &Context) -> Result<(), ApiError> {
         }
         None => {
             let node = ctx.client.all::<Node>().get_opt(&ctx.node_name).await?;
-            let owner = node
-                .and_then(|n| n.metadata.uid.clone())
-                .map(|uid| OwnerReference {
-                    api_version: "v1".to_owned(),
-                    kind: "Node".to_owned(),
-                    name: ctx.node_name.clone(),
-                    uid,
-                    ..OwnerReference::default()
-                });
+            let owner = node.and_then(|n| n.metadata.uid.clone()).map(|uid| OwnerReference {
+                api_version: "v1".to_owned(),
+                kind: "Node".to_owned(),
+                name: ctx.node_name.clone(),
+                uid,
+                ..OwnerReference::default()
+            });
             let lease = Lease {
                 metadata: ObjectMeta {
                     name: Some(ctx.node_name.clone()),
@@ -136,15 +134,8 @@ async fn report_once(ctx: &Context, written: &mut Option<Timestamp>) -> Result<(
     };
     let labels = labels(ctx);
     let has = known.metadata.labels.as_ref();
-    if labels
-        .iter()
-        .any(|(key, value)| has.and_then(|m| m.get(key)) != Some(value))
-    {
-        api.patch(
-            &ctx.node_name,
-            Patch::merge(&json!({"metadata": {"labels": labels}})),
-        )
-        .await?;
+    if labels.iter().any(|(key, value)| has.and_then(|m| m.get(key)) != Some(value)) {
+        api.patch(&ctx.node_name, Patch::merge(&json!({"metadata": {"labels": labels}}))).await?;
         // The status below must be based on the version that this made.
         return Box::pin(report_once(ctx, written)).await;
     }
@@ -153,12 +144,7 @@ async fn report_once(ctx: &Context, written: &mut Option<Timestamp>) -> Result<(
     let before = known.status.clone().unwrap_or_default();
     let after = status(before.clone(), &observe(ctx).await, now);
     let due = written.is_none_or(|at| {
-        now.duration_since(at)
-            >= ctx
-                .config
-                .status_period
-                .try_into()
-                .unwrap_or(jiff::SignedDuration::MAX)
+        now.duration_since(at) >= ctx.config.status_period.try_into().unwrap_or(jiff::SignedDuration::MAX)
     });
     if due || without_heartbeats(&before) != without_heartbeats(&after) {
         let mut node = Node::clone(&known);
@@ -209,10 +195,7 @@ async fn observe(ctx: &Context) -> Observed {
         BTreeMap::from([
             ("cpu".to_owned(), cpu_quantity(cpu)),
             ("memory".to_owned(), Quantity(format!("{}Ki", memory >> 10))),
-            (
-                "ephemeral-storage".to_owned(),
-                Quantity(format!("{}Ki", machine.storage >> 10)),
-            ),
+            ("ephemeral-storage".to_owned(), Quantity(format!("{}Ki", machine.storage >> 10))),
             ("pods".to_owned(), Quantity(ctx.config.max_pods.to_string())),
         ])
     };
@@ -220,41 +203,19 @@ async fn observe(ctx: &Context) -> Observed {
         .config
         .addresses
         .iter()
-        .map(|ip| NodeAddress {
-            address: ip.to_string(),
-            type_: "InternalIP".to_owned(),
-        })
+        .map(|ip| NodeAddress { address: ip.to_string(), type_: "InternalIP".to_owned() })
         .collect();
-    addresses.push(NodeAddress {
-        address: ctx.node_name.clone(),
-        type_: "Hostname".to_owned(),
-    });
+    addresses.push(NodeAddress { address: ctx.node_name.clone(), type_: "Hostname".to_owned() });
     let ready = match (&version, &network) {
-        (Err(e), _) => (
-            false,
-            "KubeletNotReady",
-            format!("container runtime is down: {e}"),
-        ),
-        (_, Err(e)) => (
-            false,
-            "KubeletNotReady",
-            format!("container runtime network not ready: {e}"),
-        ),
-        _ => (
-            true,
-            "KubeletReady",
-            "the node agent is posting ready status".to_owned(),
-        ),
+        (Err(e), _) => (false, "KubeletNotReady", format!("container runtime is down: {e}")),
+        (_, Err(e)) => (false, "KubeletNotReady", format!("container runtime network not ready: {e}")),
+        _ => (true, "KubeletReady", "the node agent is posting ready status".to_owned()),
     };
     let short_memory = available_memory().is_some_and(|free| free < LEAST_MEMORY);
     let short_disk = disk(&ctx.config.pods_dir).is_some_and(|d| d.free < d.total / 10);
     let short_pids = processes().is_some_and(|(now, most)| now > most - most / 10);
     let pressure = |short: bool, yes: &'static str, no: &'static str, what: &str| {
-        let (reason, has) = if short {
-            (yes, "insufficient")
-        } else {
-            (no, "sufficient")
-        };
+        let (reason, has) = if short { (yes, "insufficient") } else { (no, "sufficient") };
         (short, reason, format!("the node has {has} {what}"))
     };
     let memory = pressure(
@@ -263,18 +224,8 @@ async fn observe(ctx: &Context) -> Observed {
         "KubeletHasSufficientMemory",
         "memory available",
     );
-    let disk = pressure(
-        short_disk,
-        "KubeletHasDiskPressure",
-        "KubeletHasNoDiskPressure",
-        "disk space",
-    );
-    let pids = pressure(
-        short_pids,
-        "KubeletHasInsufficientPID",
-        "KubeletHasSufficientPID",
-        "PIDs available",
-    );
+    let disk = pressure(short_disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk space");
+    let pids = pressure(short_pids, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PIDs available");
     let mut images: Vec<_> = ctx.images.list().await.unwrap_or_default();
     images.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.reference.cmp(&b.reference)));
     Observed {
@@ -316,11 +267,7 @@ async fn observe(ctx: &Context) -> Observed {
 
 /// Whole CPUs where they are whole.
 fn cpu_quantity(milli: u64) -> Quantity {
-    Quantity(if milli.is_multiple_of(1000) {
-        (milli / 1000).to_string()
-    } else {
-        format!("{milli}m")
-    })
+    Quantity(if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") })
 }
 
 /// The status after `before`; what others write into it stays.
@@ -328,12 +275,8 @@ fn status(before: NodeStatus, observed: &Observed, now: Timestamp) -> NodeStatus
     let mut conditions: Vec<NodeCondition> = before.conditions.clone().unwrap_or_default();
     for (type_, holds, reason, message) in &observed.conditions {
         let status = if *holds { "True" } else { "False" };
-        let old = conditions
-            .iter()
-            .find(|c| c.type_ == *type_ && c.status == status);
-        let since = old
-            .and_then(|c| c.last_transition_time.clone())
-            .unwrap_or_else(|| seconds(now));
+        let old = conditions.iter().find(|c| c.type_ == *type_ && c.status == status);
+        let since = old.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(|| seconds(now));
         let fresh = NodeCondition {
             type_: (*type_).to_owned(),
             status: status.to_owned(),
@@ -391,10 +334,7 @@ mod tests {
             ..Observed::default()
         };
         let gpus = BTreeMap::from([("x.io/gpu".to_owned(), Quantity("2".to_owned()))]);
-        let before = NodeStatus {
-            capacity: Some(gpus),
-            ..NodeStatus::default()
-        };
+        let before = NodeStatus { capacity: Some(gpus), ..NodeStatus::default() };
         let first = status(before, &observed, at(0));
         assert_eq!(first.capacity.as_ref().unwrap().len(), 2);
         assert_eq!(first.capacity.as_ref().unwrap()["cpu"].0, "1500m");
@@ -405,10 +345,7 @@ mod tests {
         let third = status(second, &observed, at(120));
         let ready = &third.conditions.as_ref().unwrap()[0];
         assert_eq!(
-            (
-                ready.status.as_str(),
-                ready.last_transition_time.as_ref().unwrap().0
-            ),
+            (ready.status.as_str(), ready.last_transition_time.as_ref().unwrap().0),
             ("False", at(120))
         );
     }

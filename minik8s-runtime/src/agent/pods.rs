@@ -63,10 +63,7 @@ fn selector(node_name: &str) -> String {
 
 async fn list(client: &Client, node_name: &str, news: &UnboundedSender<News>) -> Result<u64, ApiError> {
     let api = client.all::<Pod>();
-    let mut params = ListParams {
-        limit: 500,
-        ..ListParams::fields(selector(node_name))
-    };
+    let mut params = ListParams { limit: 500, ..ListParams::fields(selector(node_name)) };
     let mut all = BTreeMap::new();
     loop {
         let page = api.list(&params).await?;
@@ -106,12 +103,7 @@ async fn watch(
             () = &mut deadline => None,
             () = news.closed() => None,
         };
-        let version = |pod: &Pod| {
-            pod.metadata
-                .resource_version
-                .as_ref()
-                .and_then(|v| v.parse().ok())
-        };
+        let version = |pod: &Pod| pod.metadata.resource_version.as_ref().and_then(|v| v.parse().ok());
         match event {
             None => return Ok(reached),
             Some(Err(e)) => return Err(e),

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use super::quantity::{milli, units};
-
 /// How a pod stands when the node is short of something
 /// (<https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/>).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +41,15 @@ impl QosClass {
 pub(crate) fn class(spec: &PodSpec) -> QosClass {
     let mut any = false;
     let mut all = true;
-    for container in spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-    {
+    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
         let empty = BTreeMap::new();
         let resources = container.resources.as_ref();
         let requests = resources.and_then(|r| r.requests.as_ref()).unwrap_or(&empty);
         let limits = resources.and_then(|r| r.limits.as_ref()).unwrap_or(&empty);
         for name in ["cpu", "memory"] {
-            let positive = |m: &BTreeMap<String, Quantity>| m.get(name).and_then(milli).filter(|v| *v > 0);
+            let positive = |m: &BTreeMap<String, Quantity>| {
+                m.get(name).and_then(|q| amount("cpu", q)).filter(|v| *v > 0)
+            };
             let (request, limit) = (positive(requests), positive(limits));
             any |= request.is_some() || limit.is_some();
             all &= limit.is_some() && (request.is_none() || request == limit);
@@ -84,23 +80,23 @@ pub(crate) fn oom_score_adj(spec: &PodSpec, container: &Container, memory_capaci
     }
 }
 
+/// How much that is: thousandths of CPUs, bytes, or units, rounded up; `None` if it is no quantity.
+pub(crate) fn amount(name: &str, quantity: &Quantity) -> Option<i64> {
+    let quantity = minik8s_api::Quantity::try_from(quantity).ok()?;
+    Some(if name == "cpu" { quantity.milli_value() } else { quantity.value() })
+}
+
 /// What the container asks for (its limit if it says no more): thousandths of CPUs, bytes, or units.
 pub(crate) fn request(container: &Container, name: &str) -> Option<i64> {
     let resources = container.resources.as_ref()?;
-    let of = |m: &Option<BTreeMap<String, Quantity>>| {
-        m.as_ref()?
-            .get(name)
-            .and_then(if name == "cpu" { milli } else { units })
-    };
+    let of = |m: &Option<BTreeMap<String, Quantity>>| m.as_ref()?.get(name).and_then(|q| amount(name, q));
     of(&resources.requests).or_else(|| of(&resources.limits))
 }
 
 /// What the container may use at most.
 pub(crate) fn limit(container: &Container, name: &str) -> Option<i64> {
     let limits = container.resources.as_ref()?.limits.as_ref()?;
-    limits
-        .get(name)
-        .and_then(if name == "cpu" { milli } else { units })
+    limits.get(name).and_then(|q| amount(name, q))
 }
 
 /// What the pod as a whole asks for: its containers and sidecars together, or the most that its init containers
@@ -117,12 +113,8 @@ pub(crate) fn pod_request(spec: &PodSpec, name: &str) -> i64 {
         }
     }
     let running = spec.containers.iter().map(of).fold(sidecars, i64::saturating_add);
-    let overhead = spec
-        .overhead
-        .as_ref()
-        .and_then(|o| o.get(name))
-        .and_then(if name == "cpu" { milli } else { units })
-        .unwrap_or(0);
+    let overhead =
+        spec.overhead.as_ref().and_then(|o| o.get(name)).and_then(|q| amount(name, q)).unwrap_or(0);
     running.max(peak).saturating_add(overhead)
 }
 
@@ -139,10 +131,7 @@ mod tests {
     #[test]
     fn classes() {
         assert_eq!(class(&spec(json!({}))), QosClass::BestEffort);
-        assert_eq!(
-            class(&spec(json!({"requests": {"cpu": "1"}}))),
-            QosClass::Burstable
-        );
+        assert_eq!(class(&spec(json!({"requests": {"cpu": "1"}}))), QosClass::Burstable);
         let guaranteed = spec(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m"}}));
         assert_eq!(class(&guaranteed), QosClass::Guaranteed);
     }

@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::{
 };
 use minik8s_api::Resource;
 use minik8s_reconcile::Client;
+use minik8s_reconcile::clock::Clock;
 use minik8s_reconcile::request::{ApiRequest, Operation, Payload, ResponseBody, WriteParams};
 use serde_json::json;
 
-use super::clock::Clock;
 use super::pod_fsm::spec;
 
 /// The objects that pods of this node refer to.
@@ -37,11 +37,7 @@ const MOST: usize = 4096;
 
 impl Sources {
     pub(crate) fn new(client: Client, clock: Clock) -> Self {
-        Self {
-            client,
-            clock,
-            slots: Mutex::default(),
-        }
+        Self { client, clock, slots: Mutex::default() }
     }
 
     /// The object, read no earlier than `since`; `None` if there is none.
@@ -56,17 +52,11 @@ impl Sources {
             return Err(format!("the server does not serve {kind}s"));
         }
         let slot = {
-            let mut slots = self
-                .slots
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut slots = self.slots.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if slots.len() > MOST {
                 slots.clear();
             }
-            slots
-                .entry((kind, namespace.to_owned(), name.to_owned()))
-                .or_default()
-                .clone()
+            slots.entry((kind, namespace.to_owned(), name.to_owned())).or_default().clone()
         };
         let mut slot = slot.lock().await;
         let known = match &*slot {
@@ -124,20 +114,13 @@ impl Sources {
         claim: &str,
         since: Timestamp,
     ) -> Result<Arc<PersistentVolume>, String> {
-        let found = self
-            .get::<PersistentVolumeClaim>("persistentvolumeclaim", namespace, claim, since)
-            .await?;
+        let found =
+            self.get::<PersistentVolumeClaim>("persistentvolumeclaim", namespace, claim, since).await?;
         let found = found.ok_or_else(|| format!("persistentvolumeclaim \"{claim}\" not found"))?;
         let bound = found.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
-        let name = found
-            .spec
-            .as_ref()
-            .and_then(|s| s.volume_name.clone())
-            .filter(|n| bound && !n.is_empty());
+        let name = found.spec.as_ref().and_then(|s| s.volume_name.clone()).filter(|n| bound && !n.is_empty());
         let name = name.ok_or_else(|| format!("persistentvolumeclaim \"{claim}\" is not bound"))?;
-        let volume = self
-            .get::<PersistentVolume>("persistentvolume", "", &name, since)
-            .await?;
+        let volume = self.get::<PersistentVolume>("persistentvolume", "", &name, since).await?;
         volume.ok_or_else(|| format!("persistentvolume \"{name}\" not found"))
     }
 
@@ -148,11 +131,8 @@ impl Sources {
         audience: Option<&str>,
         expiration_s: i64,
     ) -> Result<(String, Timestamp), String> {
-        let account = spec(pod)
-            .service_account_name
-            .as_deref()
-            .filter(|n| !n.is_empty())
-            .unwrap_or("default");
+        let account =
+            spec(pod).service_account_name.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
         let kind = self.client.registry().of::<ServiceAccount>();
         let kind = kind.ok_or("the server does not serve service accounts")?.clone();
         let body = json!({
@@ -174,10 +154,7 @@ impl Sources {
             subresource: Some("token".to_owned()),
             operation: Operation::Create(
                 Payload::Json(body.to_string().into()),
-                WriteParams {
-                    field_manager: "minik8s-node".to_owned(),
-                    ..WriteParams::default()
-                },
+                WriteParams { field_manager: "minik8s-node".to_owned(), ..WriteParams::default() },
             ),
             user: self.client.identity().clone(),
         };

@@ -63,12 +63,7 @@ impl Publisher {
 
     /// The object is known to be so (unless a newer version is known already).
     pub(crate) fn observe(&mut self, pod: Arc<Pod>) {
-        let version = |p: &Pod| {
-            p.metadata
-                .resource_version
-                .as_ref()
-                .and_then(|v| v.parse::<u64>().ok())
-        };
+        let version = |p: &Pod| p.metadata.resource_version.as_ref().and_then(|v| v.parse::<u64>().ok());
         if version(&pod) >= version(&self.pod) {
             self.pod = pod;
         }
@@ -118,9 +113,7 @@ impl Publisher {
 
     /// When to ask again, if nothing happens before.
     pub(crate) fn wake(&self) -> Option<Timestamp> {
-        self.retry
-            .due()
-            .filter(|_| !self.gone && self.in_flight.is_none() && !self.deleting)
+        self.retry.due().filter(|_| !self.gone && self.in_flight.is_none() && !self.deleting)
     }
 
     /// A request came to its end.
@@ -164,12 +157,7 @@ impl Publisher {
 /// `known` with everything that the agent answers for taken from `desired`.
 fn merged(mut known: PodStatus, desired: &PodStatus) -> PodStatus {
     let foreign = known.conditions.take().unwrap_or_default();
-    let own = desired
-        .conditions
-        .iter()
-        .flatten()
-        .filter(|c| is_own_condition(&c.type_))
-        .cloned();
+    let own = desired.conditions.iter().flatten().filter(|c| is_own_condition(&c.type_)).cloned();
     let mut conditions: Vec<_> = own.collect();
     conditions.extend(foreign.into_iter().filter(|c| !is_own_condition(&c.type_)));
     PodStatus {
@@ -210,10 +198,7 @@ pub(crate) async fn send(client: &Client, write: Write) -> Written {
         Write::Delete(pod) => {
             let (namespace, name) = place(&pod);
             let api = client.namespaced::<Pod>(&namespace);
-            let params = DeleteParams {
-                uid: pod.metadata.uid.clone(),
-                ..DeleteParams::now()
-            };
+            let params = DeleteParams { uid: pod.metadata.uid.clone(), ..DeleteParams::now() };
             match api.delete(&name, &params).await {
                 Ok(()) => match api.get(&name).await {
                     Ok(now) if now.metadata.uid == pod.metadata.uid => Written::Pod(now),
@@ -228,18 +213,11 @@ pub(crate) async fn send(client: &Client, write: Write) -> Written {
 }
 
 fn failed(error: &ApiError) -> Written {
-    if error.is_not_found() {
-        Written::Gone
-    } else {
-        Written::Failed(error.to_string())
-    }
+    if error.is_not_found() { Written::Gone } else { Written::Failed(error.to_string()) }
 }
 
 fn place(pod: &Pod) -> (String, String) {
-    (
-        pod.metadata.namespace.clone().unwrap_or_default(),
-        pod.metadata.name.clone().unwrap_or_default(),
-    )
+    (pod.metadata.namespace.clone().unwrap_or_default(), pod.metadata.name.clone().unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -279,11 +257,7 @@ mod tests {
         assert!(p.next(at(0)).is_none());
         p.want(status("Pending"));
         let first = written(p.next(at(0)));
-        assert_eq!(
-            first.status.as_ref().unwrap().conditions.as_ref().unwrap().len(),
-            2,
-            "others' stay"
-        );
+        assert_eq!(first.status.as_ref().unwrap().conditions.as_ref().unwrap().len(), 2, "others' stay");
         p.want(status("Running"));
         p.want(status("Succeeded"));
         assert!(p.next(at(0)).is_none(), "one is under way");
@@ -291,10 +265,7 @@ mod tests {
         answer.metadata.resource_version = Some("2".into());
         p.done(Written::Pod(Arc::new(answer)), at(0));
         let second = written(p.next(at(0)));
-        assert_eq!(
-            second.status.as_ref().unwrap().phase.as_deref(),
-            Some("Succeeded")
-        );
+        assert_eq!(second.status.as_ref().unwrap().phase.as_deref(), Some("Succeeded"));
         assert_eq!(second.metadata.resource_version.as_deref(), Some("2"));
         let mut answer = second;
         answer.metadata.resource_version = Some("3".into());
@@ -316,10 +287,7 @@ mod tests {
         assert_eq!(p.wake(), Some(at(1)));
         assert!(p.next(at(1)).is_some());
         p.done(Written::Behind(pod(7, json!({}))), at(1));
-        assert_eq!(
-            written(p.next(at(1))).metadata.resource_version.as_deref(),
-            Some("7")
-        );
+        assert_eq!(written(p.next(at(1))).metadata.resource_version.as_deref(), Some("7"));
     }
 
     #[test]

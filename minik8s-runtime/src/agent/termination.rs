@@ -43,11 +43,7 @@ fn tail(output: &Path) -> std::io::Result<String> {
             words.push('\n');
         }
     }
-    let from = words
-        .trim_end_matches('\n')
-        .rmatch_indices('\n')
-        .nth(LOG_LINES - 1)
-        .map_or(0, |(i, _)| i + 1);
+    let from = words.trim_end_matches('\n').rmatch_indices('\n').nth(LOG_LINES - 1).map_or(0, |(i, _)| i + 1);
     let mut from = from.max(words.len().saturating_sub(LOG_BYTES));
     while !words.is_char_boundary(from) {
         from += 1;

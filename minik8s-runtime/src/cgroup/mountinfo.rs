@@ -70,9 +70,7 @@ fn unescape(path: &str) -> PathBuf {
     let mut rest = path;
     while let Some(at) = rest.find('\\') {
         plain.push_str(&rest[..at]);
-        let code = rest
-            .get(at + 1..at + 4)
-            .and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match code {
             Some(code) => {
                 plain.push(char::from(code));

@@ -9,14 +9,8 @@ fn put(dir: &Path, files: &[(&str, &str)]) {
 
 fn legacy(root: &Path, names: &[&str]) -> Cgroups {
     let roots = names.iter().map(|name| root.join(name)).collect();
-    let controllers = names
-        .iter()
-        .enumerate()
-        .map(|(at, name)| ((*name).to_owned(), at))
-        .collect();
-    Cgroups {
-        layout: Layout::Legacy { roots, controllers },
-    }
+    let controllers = names.iter().enumerate().map(|(at, name)| ((*name).to_owned(), at)).collect();
+    Cgroups { layout: Layout::Legacy { roots, controllers } }
 }
 
 fn read(path: PathBuf) -> String {
@@ -33,36 +27,20 @@ fn a_hybrid_node_is_legacy_and_co_mounted_controllers_share_a_hierarchy() {
 28 1 0:23 / /elsewhere rw - cgroup cgroup rw,cpu,cpuacct
 29 1 0:26 / /tmp rw - tmpfs tmpfs rw
 ";
-    let Some(Layout::Legacy { roots, controllers }) = mountinfo::layout(table) else {
-        panic!("not legacy")
-    };
+    let Some(Layout::Legacy { roots, controllers }) = mountinfo::layout(table) else { panic!("not legacy") };
     let roots: Vec<_> = roots.iter().map(|root| root.to_str().unwrap()).collect();
     assert_eq!(
         roots,
-        [
-            "/sys/fs/cgroup/cpu,cpuacct",
-            "/sys/fs/cgroup/systemd",
-            "/mnt/with space",
-            "/sys/fs/cgroup/unified"
-        ]
+        ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/systemd", "/mnt/with space", "/sys/fs/cgroup/unified"]
     );
-    let places: Vec<_> = controllers
-        .iter()
-        .map(|(name, at)| (name.as_str(), *at))
-        .collect();
-    assert_eq!(
-        places,
-        [("cpu", 0), ("cpuacct", 0), ("memory", 2), ("name=systemd", 1)]
-    );
+    let places: Vec<_> = controllers.iter().map(|(name, at)| (name.as_str(), *at)).collect();
+    assert_eq!(places, [("cpu", 0), ("cpuacct", 0), ("memory", 2), ("name=systemd", 1)]);
 }
 
 #[test]
 fn a_node_with_only_the_new_kind_is_unified() {
     let table = "30 1 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
-    assert_eq!(
-        mountinfo::layout(table),
-        Some(Layout::Unified("/sys/fs/cgroup".into()))
-    );
+    assert_eq!(mountinfo::layout(table), Some(Layout::Unified("/sys/fs/cgroup".into())));
     assert_eq!(mountinfo::layout("29 1 0:26 / /tmp rw - tmpfs tmpfs rw\n"), None);
 }
 
@@ -97,59 +75,29 @@ fn limits_of_a_legacy_pod_are_written_and_lifted() {
 fn a_new_cpuset_gets_the_cpus_of_the_one_above() {
     let root = tempfile::tempdir().unwrap();
     let groups = legacy(root.path(), &["cpuset"]);
-    put(
-        &root.path().join("cpuset"),
-        &[("cpuset.cpus", "0-1\n"), ("cpuset.mems", "0\n")],
-    );
+    put(&root.path().join("cpuset"), &[("cpuset.cpus", "0-1\n"), ("cpuset.mems", "0\n")]);
     // The kernel makes these files with the directory.
-    put(
-        &root.path().join("cpuset/a"),
-        &[("cpuset.cpus", "\n"), ("cpuset.mems", "\n")],
-    );
-    put(
-        &root.path().join("cpuset/a/b"),
-        &[("cpuset.cpus", "1\n"), ("cpuset.mems", "\n")],
-    );
+    put(&root.path().join("cpuset/a"), &[("cpuset.cpus", "\n"), ("cpuset.mems", "\n")]);
+    put(&root.path().join("cpuset/a/b"), &[("cpuset.cpus", "1\n"), ("cpuset.mems", "\n")]);
     groups.ensure("a/b", &Resources::default()).unwrap();
     assert_eq!(read(root.path().join("cpuset/a/cpuset.cpus")), "0-1");
-    assert_eq!(
-        read(root.path().join("cpuset/a/b/cpuset.cpus")),
-        "1\n",
-        "what is set stays"
-    );
+    assert_eq!(read(root.path().join("cpuset/a/b/cpuset.cpus")), "1\n", "what is set stays");
     assert_eq!(read(root.path().join("cpuset/a/b/cpuset.mems")), "0");
 }
 
 #[test]
 fn limits_and_numbers_of_a_unified_pod() {
     let root = tempfile::tempdir().unwrap();
-    let groups = Cgroups {
-        layout: Layout::Unified(root.path().to_owned()),
-    };
+    let groups = Cgroups { layout: Layout::Unified(root.path().to_owned()) };
     put(root.path(), &[("cgroup.controllers", "cpu memory pids\n")]);
-    put(
-        &root.path().join("kubepods"),
-        &[("cgroup.controllers", "cpu memory pids\n")],
-    );
-    let limits = Resources {
-        cpu_shares: Some(1024),
-        cpu_limit_milli: Some(5),
-        ..Resources::default()
-    };
+    put(&root.path().join("kubepods"), &[("cgroup.controllers", "cpu memory pids\n")]);
+    let limits = Resources { cpu_shares: Some(1024), cpu_limit_milli: Some(5), ..Resources::default() };
     groups.ensure("/kubepods/podx", &limits).unwrap();
     let pod = root.path().join("kubepods/podx");
-    assert_eq!(
-        read(pod.join("cpu.max")),
-        "1000 100000",
-        "the kernel takes no less"
-    );
+    assert_eq!(read(pod.join("cpu.max")), "1000 100000", "the kernel takes no less");
     assert_eq!(read(pod.join("cpu.weight")), "39");
     assert_eq!(read(pod.join("memory.max")), "max");
-    assert_eq!(
-        read(root.path().join("kubepods/cgroup.subtree_control")),
-        "+pids",
-        "the last one of three"
-    );
+    assert_eq!(read(root.path().join("kubepods/cgroup.subtree_control")), "+pids", "the last one of three");
     put(
         &pod,
         &[
@@ -160,12 +108,7 @@ fn limits_and_numbers_of_a_unified_pod() {
             ("memory.events", "low 0\noom 3\noom_kill 2\n"),
         ],
     );
-    let stats = Stats {
-        cpu_ns: 7000,
-        memory_working_set: 600,
-        memory_usage: 1000,
-        pids: 4,
-    };
+    let stats = Stats { cpu_ns: 7000, memory_working_set: 600, memory_usage: 1000, pids: 4 };
     assert_eq!(groups.stats("/kubepods/podx").unwrap(), stats);
     assert_eq!(groups.oom_kills("/kubepods/podx").unwrap(), 2);
 }
@@ -178,19 +121,11 @@ fn numbers_of_a_legacy_container() {
     let memory = [
         ("memory.usage_in_bytes", "5000\n"),
         ("memory.stat", "inactive_file 1\ntotal_inactive_file 6000\n"),
-        (
-            "memory.oom_control",
-            "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n",
-        ),
+        ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n"),
     ];
     put(&root.path().join("memory/p/c"), &memory);
     put(&root.path().join("pids/p/c"), &[("pids.current", "2\n")]);
-    let stats = Stats {
-        cpu_ns: 12345,
-        memory_working_set: 0,
-        memory_usage: 5000,
-        pids: 2,
-    };
+    let stats = Stats { cpu_ns: 12345, memory_working_set: 0, memory_usage: 5000, pids: 2 };
     assert_eq!(groups.stats("p/c").unwrap(), stats);
     assert_eq!(groups.oom_kills("p/c").unwrap(), 1);
     assert_eq!(groups.stats("p/d").unwrap_err().kind(), ErrorKind::NotFound);
@@ -212,14 +147,8 @@ fn empty_groups_go_and_used_ones_stay() {
 
 #[test]
 fn paths_that_lead_elsewhere_are_refused() {
-    let groups = Cgroups {
-        layout: Layout::Unified("/nonexistent".into()),
-    };
+    let groups = Cgroups { layout: Layout::Unified("/nonexistent".into()) };
     for path in ["", "/", "../x", "/a/../b"] {
-        assert_eq!(
-            groups.remove(path).unwrap_err().kind(),
-            ErrorKind::InvalidInput,
-            "{path:?}"
-        );
+        assert_eq!(groups.remove(path).unwrap_err().kind(), ErrorKind::InvalidInput, "{path:?}");
     }
 }

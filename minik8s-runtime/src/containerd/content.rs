@@ -27,11 +27,7 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 
 /// A whole blob; `None` if it is not there.
 pub(super) async fn read(rpc: &Rpc, digest: &str) -> Result<Option<Vec<u8>>> {
-    let request = ReadContentRequest {
-        digest: digest.to_owned(),
-        offset: 0,
-        size: 0,
-    };
+    let request = ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
     let mut pieces = match rpc.content().read(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) if status.code() == Code::NotFound => return Ok(None),
@@ -129,17 +125,8 @@ async fn feed(
         let mut data = Vec::with_capacity(PIECE);
         while data.len() < PIECE && from.read_buf(&mut data).await? > 0 {}
         let length = data.len();
-        let action = if length == 0 {
-            WriteAction::Commit
-        } else {
-            WriteAction::Write
-        };
-        let request = WriteContentRequest {
-            action: action.into(),
-            offset,
-            data,
-            ..head.clone()
-        };
+        let action = if length == 0 { WriteAction::Commit } else { WriteAction::Write };
+        let request = WriteContentRequest { action: action.into(), offset, data, ..head.clone() };
         // Nobody takes it any more: containerd has answered, and its answer says why.
         if to.send(request).await.is_err() || length == 0 {
             return Ok(());
@@ -171,18 +158,8 @@ pub(super) async fn label(rpc: &Rpc, digest: &str, labels: HashMap<String, Strin
         return Ok(());
     }
     let paths = labels.keys().map(|name| format!("labels.{name}")).collect();
-    let info = Info {
-        digest: digest.to_owned(),
-        labels,
-        ..Info::default()
-    };
-    let request = UpdateRequest {
-        info: Some(info),
-        update_mask: Some(FieldMask { paths }),
-    };
-    rpc.content()
-        .update(request)
-        .await
-        .map_err(|status| failed("label content", &status))?;
+    let info = Info { digest: digest.to_owned(), labels, ..Info::default() };
+    let request = UpdateRequest { info: Some(info), update_mask: Some(FieldMask { paths }) };
+    rpc.content().update(request).await.map_err(|status| failed("label content", &status))?;
     Ok(())
 }

@@ -42,23 +42,15 @@ struct PullImageResponse {
 /// Pulls and unpacks an image into namespace `k8s.io`, the only one that the plugin knows.
 pub(super) async fn pull(rpc: &Rpc, reference: &str, auth: Option<&RegistryAuth>) -> Result<()> {
     let request = PullImageRequest {
-        image: Some(ImageSpec {
-            image: reference.to_owned(),
-        }),
-        auth: auth.map(|auth| AuthConfig {
-            username: auth.username.clone(),
-            password: auth.password.clone(),
-        }),
+        image: Some(ImageSpec { image: reference.to_owned() }),
+        auth: auth
+            .map(|auth| AuthConfig { username: auth.username.clone(), password: auth.password.clone() }),
     };
     let mut grpc = tonic::client::Grpc::new(rpc.channel());
-    grpc.ready()
-        .await
-        .map_err(|error| RuntimeError::Unavailable(format!("containerd: {error}")))?;
+    grpc.ready().await.map_err(|error| RuntimeError::Unavailable(format!("containerd: {error}")))?;
     let codec = tonic_prost::ProstCodec::<PullImageRequest, PullImageResponse>::default();
     let path = PathAndQuery::from_static("/runtime.v1.ImageService/PullImage");
-    grpc.unary(Request::new(request), path, codec)
-        .await
-        .map_err(|status| refusal(reference, &status))?;
+    grpc.unary(Request::new(request), path, codec).await.map_err(|status| refusal(reference, &status))?;
     Ok(())
 }
 
@@ -68,20 +60,12 @@ fn refusal(reference: &str, status: &Status) -> RuntimeError {
     let said = status.message();
     let pull = |cause: &str| RuntimeError::ImagePull {
         image: reference.to_owned(),
-        message: if cause.is_empty() {
-            said.to_owned()
-        } else {
-            format!("{cause}: {said}")
-        },
+        message: if cause.is_empty() { said.to_owned() } else { format!("{cause}: {said}") },
     };
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
     match status.code() {
         Code::Unavailable
-            if has(&[
-                "connection error",
-                "transport error",
-                "error reading server preface",
-            ]) =>
+            if has(&["connection error", "transport error", "error reading server preface"]) =>
         {
             RuntimeError::Unavailable(format!("containerd: {said}"))
         }
@@ -115,10 +99,7 @@ mod tests {
     #[test]
     fn refusals_say_what_is_wrong() {
         assert_eq!(
-            words(
-                Code::NotFound,
-                "failed to resolve reference \"r.test/a:1\": r.test/a:1: not found"
-            ),
+            words(Code::NotFound, "failed to resolve reference \"r.test/a:1\": r.test/a:1: not found"),
             "failed to pull image \"r.test/a:1\": not found: failed to resolve reference \"r.test/a:1\": \
              r.test/a:1: not found"
         );

@@ -56,9 +56,7 @@ impl Hub {
 
     fn tell(&self, event: &ContainerEvent) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state
-            .followers
-            .retain(|follower| follower.send(event.clone()).is_ok());
+        state.followers.retain(|follower| follower.send(event.clone()).is_ok());
     }
 
     /// Nothing is missed from now on, or something may be.
@@ -66,9 +64,7 @@ impl Hub {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.live = live;
         if live {
-            state
-                .followers
-                .retain(|follower| follower.send(ContainerEvent::Resync).is_ok());
+            state.followers.retain(|follower| follower.send(ContainerEvent::Resync).is_ok());
         }
     }
 }
@@ -101,9 +97,8 @@ pub(super) async fn watch(inner: Arc<Inner>) {
 async fn subscribe(inner: &Inner) -> Result<Streaming<Envelope>, Status> {
     let mark = unique("mark");
     let namespace = &inner.config.namespace;
-    let filters = [EXIT_TOPIC, MARK_TOPIC]
-        .map(|topic| format!("namespace=={namespace},topic==\"{topic}\""))
-        .to_vec();
+    let filters =
+        [EXIT_TOPIC, MARK_TOPIC].map(|topic| format!("namespace=={namespace},topic==\"{topic}\"")).to_vec();
     let mut client = inner.rpc.events();
     let subscription = std::pin::pin!(async {
         let mut stream = client.subscribe(SubscribeRequest { filters }).await?.into_inner();
@@ -119,14 +114,8 @@ async fn subscribe(inner: &Inner) -> Result<Streaming<Envelope>, Status> {
     let marks = std::pin::pin!(async {
         loop {
             let value = mark.clone().into_bytes();
-            let event = Any {
-                type_url: "minik8s.io/mark".to_owned(),
-                value,
-            };
-            let request = PublishRequest {
-                topic: MARK_TOPIC.to_owned(),
-                event: Some(event),
-            };
+            let event = Any { type_url: "minik8s.io/mark".to_owned(), value };
+            let request = PublishRequest { topic: MARK_TOPIC.to_owned(), event: Some(event) };
             if let Err(status) = inner.rpc.events().publish(request).await {
                 return status;
             }
@@ -140,11 +129,7 @@ async fn subscribe(inner: &Inner) -> Result<Streaming<Envelope>, Status> {
 }
 
 fn is_mark(event: &Envelope, mark: &str) -> bool {
-    event.topic == MARK_TOPIC
-        && event
-            .event
-            .as_ref()
-            .is_some_and(|any| any.value == mark.as_bytes())
+    event.topic == MARK_TOPIC && event.event.as_ref().is_some_and(|any| any.value == mark.as_bytes())
 }
 
 /// Deals with events until the stream ends; says why it did.
@@ -182,12 +167,6 @@ async fn ended(inner: Arc<Inner>, event: TaskExit) {
     };
     // Not ours, or removed meanwhile.
     let Some(record) = record else { return };
-    let exit = inner
-        .settle(
-            &record,
-            event.exit_status.cast_signed(),
-            timestamp(event.exited_at),
-        )
-        .await;
+    let exit = inner.settle(&record, event.exit_status.cast_signed(), timestamp(event.exited_at)).await;
     inner.hub.tell(&ContainerEvent::Exited { id: id.clone(), exit });
 }

@@ -43,9 +43,9 @@ impl Folder {
     /// The ids of all containers that have a folder.
     pub(super) fn containers(state_dir: &Path) -> io::Result<Vec<String>> {
         match fs::read_dir(state_dir.join("containers")) {
-            Ok(entries) => entries
-                .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-                .collect(),
+            Ok(entries) => {
+                entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error),
         }
@@ -74,15 +74,14 @@ impl Folder {
 
     /// Says where the log goes, and makes the folder that it is in.
     pub(super) fn link_log(&self, log_path: &Path) -> io::Result<()> {
-        let target = if log_path.as_os_str().is_empty() {
-            Path::new("/dev/null")
-        } else {
-            log_path
-        };
+        let target = if log_path.as_os_str().is_empty() { Path::new("/dev/null") } else { log_path };
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
         let link = self.join(log_driver::LOG);
+        if fs::read_link(&link).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
         match fs::remove_file(&link) {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -101,19 +100,12 @@ impl Folder {
 
     /// Opens a FIFO to read from, without waiting for somebody to write.
     pub(super) fn open_to_read(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(self.join(name))
+        OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(self.join(name))
     }
 
     /// Opens a FIFO to write to; `None` if nobody reads.
     pub(super) fn open_to_write(&self, name: &str) -> io::Result<Option<File>> {
-        match OpenOptions::new()
-            .write(true)
-            .custom_flags(OFlag::O_NONBLOCK.bits())
-            .open(self.join(name))
-        {
+        match OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(self.join(name)) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.raw_os_error() == Some(nix::Error::ENXIO as i32) => Ok(None),
             Err(error) => Err(error),
@@ -144,18 +136,8 @@ impl Folder {
 
     /// Notes how the container ended, for good.
     pub(super) fn put_exit(&self, exit: &Exit) -> io::Result<()> {
-        let Exit {
-            code,
-            started_at,
-            finished_at,
-            oom_killed,
-        } = *exit;
-        let text = serde_json::to_vec(&StoredExit {
-            code,
-            started_at,
-            finished_at,
-            oom_killed,
-        })?;
+        let Exit { code, started_at, finished_at, oom_killed } = *exit;
+        let text = serde_json::to_vec(&StoredExit { code, started_at, finished_at, oom_killed })?;
         let new = self.join("exit.new");
         let mut file = File::create(&new)?;
         file.write_all(&text)?;
@@ -165,18 +147,9 @@ impl Folder {
     }
 
     pub(super) fn exit(&self) -> Option<Exit> {
-        let StoredExit {
-            code,
-            started_at,
-            finished_at,
-            oom_killed,
-        } = serde_json::from_slice(&fs::read(self.join(EXIT)).ok()?).ok()?;
-        Some(Exit {
-            code,
-            started_at,
-            finished_at,
-            oom_killed,
-        })
+        let StoredExit { code, started_at, finished_at, oom_killed } =
+            serde_json::from_slice(&fs::read(self.join(EXIT)).ok()?).ok()?;
+        Some(Exit { code, started_at, finished_at, oom_killed })
     }
 }
 
@@ -193,12 +166,7 @@ mod tests {
         assert_eq!((folder.started(), folder.exit()), (None, None));
         let at = Timestamp::constant(1_893_456_000, 5);
         folder.put_started(at).unwrap();
-        let exit = Exit {
-            code: 137,
-            started_at: at,
-            finished_at: at,
-            oom_killed: true,
-        };
+        let exit = Exit { code: 137, started_at: at, finished_at: at, oom_killed: true };
         folder.put_exit(&exit).unwrap();
         folder.put_exit(&exit).unwrap();
         assert_eq!((folder.started(), folder.exit()), (Some(at), Some(exit)));

@@ -58,25 +58,15 @@ pub(super) struct Known {
 
 impl Known {
     fn get(&self, digest: &str) -> Option<Arc<Contents>> {
-        self.contents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(digest)
-            .cloned()
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
     }
 
     fn put(&self, digest: &str, contents: Arc<Contents>) {
-        self.contents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(digest.to_owned(), contents);
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).insert(digest.to_owned(), contents);
     }
 
     fn forget(&self, digest: &str) {
-        self.contents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(digest);
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner).remove(digest);
     }
 }
 
@@ -84,23 +74,14 @@ impl Known {
 impl ImageStore for Containerd {
     async fn find(&self, reference: &str) -> Result<Option<Image>> {
         let name = full_name(reference)?;
-        Ok(self
-            .inner
-            .unpacked(&name)
-            .await?
-            .map(|(digest, contents)| contents.image(&name, &digest)))
+        Ok(self.inner.unpacked(&name).await?.map(|(digest, contents)| contents.image(&name, &digest)))
     }
 
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<Image> {
         let name = full_name(reference)?;
-        let refused = |message: String| RuntimeError::ImagePull {
-            image: reference.to_owned(),
-            message,
-        };
+        let refused = |message: String| RuntimeError::ImagePull { image: reference.to_owned(), message };
         if self.inner.config.namespace != CRI_NAMESPACE {
-            return Err(refused(format!(
-                "containerd pulls into namespace {CRI_NAMESPACE} only"
-            )));
+            return Err(refused(format!("containerd pulls into namespace {CRI_NAMESPACE} only")));
         }
         cri::pull(&self.inner.rpc, &name, auth).await?;
         let found = self.inner.unpacked(&name).await?;
@@ -126,9 +107,7 @@ impl ImageStore for Containerd {
         let Some(digest) = records.get(&name).map(|target| target.digest.clone()) else {
             return Ok(());
         };
-        let others = records
-            .iter()
-            .filter(|(other, target)| target.digest == digest && **other != name);
+        let others = records.iter().filter(|(other, target)| target.digest == digest && **other != name);
         let others: Vec<&String> = others.map(|(other, _)| other).collect();
         let mut names = vec![&name];
         if others.iter().all(|other| is_byname(other)) {
@@ -138,11 +117,7 @@ impl ImageStore for Containerd {
         let last = names.len() - 1;
         for (at, name) in names.into_iter().enumerate() {
             // Its blobs are gone when the last call returns.
-            let request = DeleteImageRequest {
-                name: name.clone(),
-                sync: at == last,
-                target: None,
-            };
+            let request = DeleteImageRequest { name: name.clone(), sync: at == last, target: None };
             found("remove image", self.inner.rpc.images().delete(request).await)?;
         }
         Ok(())
@@ -152,14 +127,9 @@ impl ImageStore for Containerd {
 impl Inner {
     /// An image with its files unpacked, by its full name; `None` if it is not all here.
     pub(super) async fn unpacked(&self, name: &str) -> Result<Option<(String, Arc<Contents>)>> {
-        let request = GetImageRequest {
-            name: name.to_owned(),
-        };
+        let request = GetImageRequest { name: name.to_owned() };
         let record = found("find image", self.rpc.images().get(request).await)?;
-        let Some(target) = record
-            .and_then(|answer| answer.image)
-            .and_then(|image| image.target)
-        else {
+        let Some(target) = record.and_then(|answer| answer.image).and_then(|image| image.target) else {
             return Ok(None);
         };
         let Some(contents) = self.contents(&target).await? else {
@@ -194,30 +164,15 @@ impl Inner {
 
     /// Gives a name to content that is here, in place of what had the name before.
     pub(super) async fn name_image(&self, rpc: &Rpc, name: &str, target: Target) -> Result<()> {
-        let record = Record {
-            name: name.to_owned(),
-            target: Some(target),
-            ..Record::default()
-        };
-        let create = CreateImageRequest {
-            image: Some(record.clone()),
-            ..CreateImageRequest::default()
-        };
+        let record = Record { name: name.to_owned(), target: Some(target), ..Record::default() };
+        let create = CreateImageRequest { image: Some(record.clone()), ..CreateImageRequest::default() };
         match rpc.images().create(create).await {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => {
-                let update_mask = Some(FieldMask {
-                    paths: vec!["target".to_owned()],
-                });
-                let update = UpdateImageRequest {
-                    image: Some(record),
-                    update_mask,
-                    ..UpdateImageRequest::default()
-                };
-                rpc.images()
-                    .update(update)
-                    .await
-                    .map_err(|status| failed("name image", &status))?;
+                let update_mask = Some(FieldMask { paths: vec!["target".to_owned()] });
+                let update =
+                    UpdateImageRequest { image: Some(record), update_mask, ..UpdateImageRequest::default() };
+                rpc.images().update(update).await.map_err(|status| failed("name image", &status))?;
                 Ok(())
             }
             Err(status) => Err(failed("name image", &status)),
@@ -226,14 +181,8 @@ impl Inner {
 
     async fn image_records(&self) -> Result<BTreeMap<String, Target>> {
         let answer = self.rpc.images().list(ListImagesRequest::default()).await;
-        let images = answer
-            .map_err(|status| failed("list images", &status))?
-            .into_inner()
-            .images;
-        Ok(images
-            .into_iter()
-            .filter_map(|image| Some((image.name, image.target?)))
-            .collect())
+        let images = answer.map_err(|status| failed("list images", &status))?.into_inner().images;
+        Ok(images.into_iter().filter_map(|image| Some((image.name, image.target?))).collect())
     }
 
     async fn contents(&self, target: &Target) -> Result<Option<Arc<Contents>>> {
@@ -279,15 +228,11 @@ impl Inner {
             return Ok(None);
         };
         let parsed = serde_json::from_slice(&blob);
-        parsed
-            .map(Some)
-            .map_err(|error| RuntimeError::Other(format!("image content {digest}: {error}")))
+        parsed.map(Some).map_err(|error| RuntimeError::Other(format!("image content {digest}: {error}")))
     }
 
     async fn has_content(&self, digest: &str) -> Result<bool> {
-        let request = containerd_client::services::v1::InfoRequest {
-            digest: digest.to_owned(),
-        };
+        let request = containerd_client::services::v1::InfoRequest { digest: digest.to_owned() };
         Ok(found("look for content", self.rpc.content().info(request).await)?.is_some())
     }
 }
@@ -311,23 +256,14 @@ fn is_byname(name: &str) -> bool {
 
 /// The names to show: those that people gave, and for an image without any the first of its bynames.
 fn visible(records: &BTreeMap<String, Target>) -> Vec<(String, Target)> {
-    let named = |digest: &str| {
-        records
-            .iter()
-            .any(|(name, target)| target.digest == digest && !is_byname(name))
-    };
-    let first = |digest: &str| {
-        records
-            .iter()
-            .find(|(_, target)| target.digest == digest)
-            .map(|(name, _)| name)
-    };
+    let named =
+        |digest: &str| records.iter().any(|(name, target)| target.digest == digest && !is_byname(name));
+    let first =
+        |digest: &str| records.iter().find(|(_, target)| target.digest == digest).map(|(name, _)| name);
     let shown = records.iter().filter(|(name, target)| {
         !is_byname(name) || (!named(&target.digest) && first(&target.digest) == Some(*name))
     });
-    shown
-        .map(|(name, target)| (name.clone(), target.clone()))
-        .collect()
+    shown.map(|(name, target)| (name.clone(), target.clone())).collect()
 }
 
 #[cfg(test)]
@@ -337,10 +273,7 @@ mod tests {
     #[test]
     fn people_see_the_names_they_gave() {
         let digest = |c: char| format!("sha256:{}", c.to_string().repeat(64));
-        let target = |c| Target {
-            digest: digest(c),
-            ..Target::default()
-        };
+        let target = |c| Target { digest: digest(c), ..Target::default() };
         let records = BTreeMap::from([
             ("docker.io/library/a:1".to_owned(), target('a')),
             ("docker.io/library/a:2".to_owned(), target('a')),
@@ -357,9 +290,6 @@ mod tests {
     #[test]
     fn an_invalid_name_is_told() {
         assert_eq!(full_name("busybox").unwrap(), "docker.io/library/busybox:latest");
-        assert_eq!(
-            full_name("Not Valid").unwrap_err().to_string(),
-            "invalid image name \"Not Valid\""
-        );
+        assert_eq!(full_name("Not Valid").unwrap_err().to_string(), "invalid image name \"Not Valid\"");
     }
 }

@@ -99,14 +99,9 @@ async fn store_layout(rpc: &Rpc, archive: &Archive) -> Result<Vec<Stored>> {
     for target in index.manifests {
         store_tree(rpc, archive, &target).await?;
         // A bare tag, which some tools write there, is no name.
-        let names = NAME_ANNOTATIONS
-            .iter()
-            .filter_map(|key| target.annotations.get(*key));
+        let names = NAME_ANNOTATIONS.iter().filter_map(|key| target.annotations.get(*key));
         let full = names.filter(|name| name.contains(['/', ':']) && Reference::parse(name).is_some());
-        stored.push(Stored {
-            names: full.take(1).cloned().collect(),
-            target,
-        });
+        stored.push(Stored { names: full.take(1).cloned().collect(), target });
     }
     Ok(stored)
 }
@@ -156,21 +151,15 @@ async fn store_tree(rpc: &Rpc, archive: &Archive, root: &Descriptor) -> Result<(
 
 /// Whether a blob of this type refers to others, whoever's type it is.
 fn refers(media_type: &str) -> bool {
-    [
-        ".manifest.v",
-        ".index.v",
-        ".manifest.list.v",
-        "distribution.manifest",
-    ]
-    .iter()
-    .any(|part| media_type.contains(part))
+    [".manifest.v", ".index.v", ".manifest.list.v", "distribution.manifest"]
+        .iter()
+        .any(|part| media_type.contains(part))
 }
 
 /// Where an OCI layout has a blob.
 fn blob_path(digest: &str) -> Result<String> {
-    let (algorithm, hash) = digest
-        .split_once(':')
-        .ok_or_else(|| RuntimeError::Other(format!("{digest:?} is no digest")))?;
+    let (algorithm, hash) =
+        digest.split_once(':').ok_or_else(|| RuntimeError::Other(format!("{digest:?} is no digest")))?;
     Ok(format!("blobs/{algorithm}/{hash}"))
 }
 
@@ -179,43 +168,25 @@ async fn store_docker(rpc: &Rpc, archive: &Archive) -> Result<Vec<Stored>> {
     let mut stored = Vec::new();
     for image in images {
         let config_blob = archive.bytes(&image.config)?;
-        let config = descriptor(
-            OCI_CONFIG,
-            content::digest(&config_blob),
-            config_blob.len() as u64,
-        );
+        let config = descriptor(OCI_CONFIG, content::digest(&config_blob), config_blob.len() as u64);
         content::write(rpc, &config.digest, Source::Bytes(config_blob), HashMap::new()).await?;
-        let mut labels = HashMap::from([(
-            "containerd.io/gc.ref.content.config".to_owned(),
-            config.digest.clone(),
-        )]);
+        let mut labels =
+            HashMap::from([("containerd.io/gc.ref.content.config".to_owned(), config.digest.clone())]);
         let mut layers = Vec::new();
         for (at, path) in image.layers.iter().enumerate() {
-            let source = archive
-                .source(path)
-                .ok_or_else(|| RuntimeError::Other(format!("it lacks layer {path}")))?;
+            let source =
+                archive.source(path).ok_or_else(|| RuntimeError::Other(format!("it lacks layer {path}")))?;
             let (digest, compression) = archive.examine(path).await?;
             let layer = descriptor(&format!("{OCI_LAYER}{compression}"), digest, source.size());
             content::write(rpc, &layer.digest, source, HashMap::new()).await?;
-            labels.insert(
-                format!("containerd.io/gc.ref.content.l.{at}"),
-                layer.digest.clone(),
-            );
+            labels.insert(format!("containerd.io/gc.ref.content.l.{at}"), layer.digest.clone());
             layers.push(layer);
         }
-        let manifest = Manifest {
-            schema_version: 2,
-            media_type: OCI_MANIFEST.to_owned(),
-            config,
-            layers,
-        };
+        let manifest = Manifest { schema_version: 2, media_type: OCI_MANIFEST.to_owned(), config, layers };
         let blob = serde_json::to_vec(&manifest).map_err(|error| RuntimeError::Other(error.to_string()))?;
         let target = descriptor(OCI_MANIFEST, content::digest(&blob), blob.len() as u64);
         content::write(rpc, &target.digest, Source::Bytes(blob), labels).await?;
-        stored.push(Stored {
-            names: image.repo_tags.unwrap_or_default(),
-            target,
-        });
+        stored.push(Stored { names: image.repo_tags.unwrap_or_default(), target });
     }
     Ok(stored)
 }
@@ -243,11 +214,7 @@ mod tests {
         ] {
             assert!(refers(media_type), "{media_type}");
         }
-        for media_type in [
-            OCI_CONFIG,
-            OCI_LAYER,
-            "application/vnd.docker.container.image.v1+json",
-        ] {
+        for media_type in [OCI_CONFIG, OCI_LAYER, "application/vnd.docker.container.image.v1+json"] {
             assert!(!refers(media_type), "{media_type}");
         }
     }

@@ -46,24 +46,20 @@ const DEATH: Duration = Duration::from_secs(10);
 #[async_trait]
 impl ContainerRuntime for Containerd {
     async fn version(&self) -> Result<String> {
-        let answer = self
-            .inner
-            .rpc
-            .version()
-            .version(())
-            .await
-            .map_err(|status| failed("version", &status))?;
+        let answer =
+            self.inner.rpc.version().version(()).await.map_err(|status| failed("version", &status))?;
         Ok(format!("containerd://{}", answer.into_inner().version))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
-        if self.inner.record(&spec.id).await?.is_some() {
-            return Ok(());
-        }
         let refused = |error: &dyn std::fmt::Display| RuntimeError::CreateContainer(error.to_string());
         let name = images::full_name(&spec.image)?;
         let Some((digest, contents)) = self.inner.unpacked(&name).await? else {
-            return Err(refused(&format!("image {} is not on this node", spec.image)));
+            // An image may go while its container stays.
+            return match self.inner.record(&spec.id).await? {
+                Some(_) => Ok(()),
+                None => Err(refused(&format!("image {} is not on this node", spec.image))),
+            };
         };
         let image = contents.image(&name, &digest);
         let accounts = self.inner.accounts(&contents).await?;
@@ -73,11 +69,7 @@ impl ContainerRuntime for Containerd {
             cgroup_v2: self.inner.cgroups.is_v2(),
             capabilities: self.inner.capabilities,
             seccomp: self.inner.seccomp,
-            devices: if privileged {
-                node::devices().map_err(|error| refused(&error))?
-            } else {
-                Vec::new()
-            },
+            devices: if privileged { node::devices().map_err(|error| refused(&error))? } else { Vec::new() },
             min_oom_score_adj: self.inner.min_oom_score_adj,
         };
         let oci = spec::render(spec, &image, &facts).map_err(|error| refused(&error))?;
@@ -91,32 +83,28 @@ impl ContainerRuntime for Containerd {
             id: spec.id.clone(),
             labels: record.to_labels(),
             image: name,
-            runtime: Some(Runtime {
-                name: RUNTIME.to_owned(),
-                options: None,
-            }),
-            spec: Some(Any {
-                type_url: SPEC_TYPE.to_owned(),
-                value: oci,
-            }),
+            runtime: Some(Runtime { name: RUNTIME.to_owned(), options: None }),
+            spec: Some(Any { type_url: SPEC_TYPE.to_owned(), value: oci }),
             snapshotter: self.inner.config.snapshotter.clone(),
-            // Its own snapshot has its name, and is made when it starts: from here on containerd will not collect it.
+            // Its own snapshot has its name. With this containerd will not collect it.
             snapshot_key: spec.id.clone(),
             ..ProtoContainer::default()
         };
-        let request = CreateContainerRequest {
-            container: Some(container),
-        };
-        match self.inner.rpc.containers().create(request).await {
+        let mut containers = self.inner.rpc.containers();
+        let request = CreateContainerRequest { container: Some(container) };
+        // The filesystem is made meanwhile. Whatever becomes of that, the start sees to it.
+        let (made, _) = tokio::join!(containers.create(request), self.inner.prepare(&record));
+        match made {
             Ok(_) => Ok(()),
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
-            Err(status) => {
-                let _ = folder.remove();
-                match failed("create container", &status) {
-                    RuntimeError::Other(why) => Err(RuntimeError::CreateContainer(why)),
-                    error => Err(error),
+            Err(status) => match failed("create container", &status) {
+                RuntimeError::Other(why) => {
+                    self.inner.discard(&spec.id).await;
+                    Err(RuntimeError::CreateContainer(why))
                 }
-            }
+                // It may have been made: what belongs to it stays.
+                error => Err(error),
+            },
         }
     }
 
@@ -155,19 +143,10 @@ impl ContainerRuntime for Containerd {
     async fn remove(&self, id: &str) -> Result<()> {
         self.inner.end_task(id).await?;
         let request = DeleteContainerRequest { id: id.to_owned() };
-        found(
-            "delete container",
-            self.inner.rpc.containers().delete(request).await,
-        )?;
+        found("delete container", self.inner.rpc.containers().delete(request).await)?;
         let snapshotter = self.inner.config.snapshotter.clone();
-        let request = RemoveSnapshotRequest {
-            snapshotter,
-            key: id.to_owned(),
-        };
-        found(
-            "remove snapshot",
-            self.inner.rpc.snapshots().remove(request).await,
-        )?;
+        let request = RemoveSnapshotRequest { snapshotter, key: id.to_owned() };
+        found("remove snapshot", self.inner.rpc.snapshots().remove(request).await)?;
         self.inner
             .folder(id)
             .remove()
@@ -177,13 +156,8 @@ impl ContainerRuntime for Containerd {
     async fn list(&self) -> Result<Vec<Container>> {
         // First the records: a container that is removed in between is then without a task, not a task without a record.
         let mut records = self.inner.records().await?;
-        let tasks: BTreeMap<String, Process> = self
-            .inner
-            .tasks()
-            .await?
-            .into_iter()
-            .map(|task| (task.id.clone(), task))
-            .collect();
+        let tasks: BTreeMap<String, Process> =
+            self.inner.tasks().await?.into_iter().map(|task| (task.id.clone(), task)).collect();
         records.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(records
             .into_iter()
@@ -217,15 +191,12 @@ impl ContainerRuntime for Containerd {
 
     async fn stats(&self, id: &str) -> Result<Stats> {
         let record = self.inner.must_have(id).await?;
-        self.inner
-            .cgroups
-            .stats(&record.cgroup)
-            .map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    RuntimeError::NotFound(format!("running process of container {id}"))
-                }
-                _ => RuntimeError::Other(format!("stats of container {id}: {error}")),
-            })
+        self.inner.cgroups.stats(&record.cgroup).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                RuntimeError::NotFound(format!("running process of container {id}"))
+            }
+            _ => RuntimeError::Other(format!("stats of container {id}: {error}")),
+        })
     }
 
     async fn reopen_log(&self, id: &str) -> Result<()> {
@@ -243,18 +214,12 @@ impl ContainerRuntime for Containerd {
 impl Inner {
     /// All of our containers.
     pub(super) async fn records(&self) -> Result<Vec<Record>> {
-        let request = ListContainersRequest {
-            filters: vec![record::filter()],
-        };
+        let request = ListContainersRequest { filters: vec![record::filter()] };
         let answer = self.rpc.containers().list_stream(request).await;
-        let mut stream = answer
-            .map_err(|status| failed("list containers", &status))?
-            .into_inner();
+        let mut stream = answer.map_err(|status| failed("list containers", &status))?.into_inner();
         let mut records = Vec::new();
-        while let Some(message) = stream
-            .message()
-            .await
-            .map_err(|status| failed("list containers", &status))?
+        while let Some(message) =
+            stream.message().await.map_err(|status| failed("list containers", &status))?
         {
             records.extend(message.container.and_then(Record::read));
         }
@@ -276,11 +241,7 @@ impl Inner {
         };
         let mut driver = None;
         if record.stdin != Stdin::None {
-            let fifo = |name: &str| {
-                folder
-                    .make_fifo(name)
-                    .map(|path| path.to_string_lossy().into_owned())
-            };
+            let fifo = |name: &str| folder.make_fifo(name).map(|path| path.to_string_lossy().into_owned());
             request.stdin = fifo(log_driver::STDIN).map_err(broken)?;
             if !record.terminal {
                 // With a log driver of its own the shim gives a process no standard input: offer it FIFOs instead.
@@ -296,11 +257,11 @@ impl Inner {
                 Ok(None)
             }
             Err(status) if status.code() == Code::AlreadyExists => {
-                folder_driver_gone(driver).await;
+                end_log_driver(driver).await;
                 self.task(id).await
             }
             Err(status) => {
-                folder_driver_gone(driver).await;
+                end_log_driver(driver).await;
                 Err(start_failure("create task", &status))
             }
         }
@@ -309,10 +270,7 @@ impl Inner {
     async fn start_task(&self, folder: &Folder, id: &str) -> Result<u32> {
         let noted = folder.put_started(Timestamp::now());
         noted.map_err(|error| RuntimeError::StartContainer(format!("container {id}: {error}")))?;
-        let request = StartRequest {
-            container_id: id.to_owned(),
-            exec_id: String::new(),
-        };
+        let request = StartRequest { container_id: id.to_owned(), exec_id: String::new() };
         match self.rpc.tasks().start(request).await {
             Ok(answer) => Ok(answer.into_inner().pid),
             Err(status) => {
@@ -325,29 +283,35 @@ impl Inner {
         }
     }
 
-    /// The mounts of the container's own filesystem, which is made if it is not there yet.
+    /// The mounts of the container's own filesystem, which is made if it is not there.
     async fn rootfs(&self, record: &Record) -> Result<Vec<Mount>> {
-        let snapshotter = &self.config.snapshotter;
+        let snapshotter = self.config.snapshotter.clone();
+        let request = MountsRequest { snapshotter, key: record.id.clone() };
+        match found("mounts of snapshot", self.rpc.snapshots().mounts(request).await)? {
+            Some(answer) => Ok(answer.mounts),
+            None => self.prepare(record).await.map_err(|status| start_failure("prepare snapshot", &status)),
+        }
+    }
+
+    async fn prepare(&self, record: &Record) -> Result<Vec<Mount>, tonic::Status> {
         let request = PrepareSnapshotRequest {
-            snapshotter: snapshotter.clone(),
+            snapshotter: self.config.snapshotter.clone(),
             key: record.id.clone(),
             parent: record.snapshot.clone(),
             ..PrepareSnapshotRequest::default()
         };
-        match self.rpc.snapshots().prepare(request).await {
-            Ok(answer) => Ok(answer.into_inner().mounts),
-            Err(status) if status.code() == Code::AlreadyExists => {
-                let request = MountsRequest {
-                    snapshotter: snapshotter.clone(),
-                    key: record.id.clone(),
-                };
-                let answer = self.rpc.snapshots().mounts(request).await;
-                Ok(answer
-                    .map_err(|status| failed("mounts of snapshot", &status))?
-                    .into_inner()
-                    .mounts)
-            }
-            Err(status) => Err(start_failure("prepare snapshot", &status)),
+        Ok(self.rpc.snapshots().prepare(request).await?.into_inner().mounts)
+    }
+
+    /// Removes what there is of a container that was refused.
+    async fn discard(&self, id: &str) {
+        let request =
+            RemoveSnapshotRequest { snapshotter: self.config.snapshotter.clone(), key: id.to_owned() };
+        if let Err(error) = found("remove snapshot", self.rpc.snapshots().remove(request).await) {
+            tracing::warn!(container = %id, %error, "its filesystem was not removed");
+        }
+        if let Err(error) = self.folder(id).remove() {
+            tracing::warn!(container = %id, %error, "its folder was not removed");
         }
     }
 
@@ -375,10 +339,7 @@ impl Inner {
         };
         if task.status() != TaskStatus::Stopped {
             // First the wait: after the kill it may be too late to ask.
-            let request = WaitRequest {
-                container_id: id.to_owned(),
-                exec_id: String::new(),
-            };
+            let request = WaitRequest { container_id: id.to_owned(), exec_id: String::new() };
             let mut tasks = self.rpc.tasks();
             let waiting = tasks.wait(request);
             let (waited, killed) =
@@ -400,10 +361,7 @@ impl Inner {
 }
 
 fn is_running(task: &Process) -> bool {
-    matches!(
-        task.status(),
-        TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing
-    )
+    matches!(task.status(), TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing)
 }
 
 /// containerd says that nothing could be started, or that it is not there to say so.
@@ -455,7 +413,7 @@ fn spawn_log_driver(program: &Path, folder: &Path) -> std::io::Result<tokio::pro
 }
 
 /// Ends a log driver that there is no container for.
-async fn folder_driver_gone(driver: Option<tokio::process::Child>) {
+async fn end_log_driver(driver: Option<tokio::process::Child>) {
     if let Some(mut driver) = driver {
         // It has ended by itself, then.
         let _ = driver.kill().await;
@@ -469,9 +427,6 @@ mod tests {
     #[test]
     fn paths_survive_the_uri() {
         let uri = log_uri(Path::new("/opt/a b/minik8s"), Path::new("/var/lib/x&y=z/c1"));
-        assert_eq!(
-            uri,
-            "binary:///opt/a%20b/minik8s?log-driver=/var/lib/x%26y%3Dz/c1"
-        );
+        assert_eq!(uri, "binary:///opt/a%20b/minik8s?log-driver=/var/lib/x%26y%3Dz/c1");
     }
 }

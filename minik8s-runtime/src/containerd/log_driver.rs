@@ -55,10 +55,7 @@ const CLIENT_BUFFER: usize = 256 * 1024;
 pub fn run<I: IntoIterator<Item = S>, S: Into<PathBuf>>(arguments: I) -> io::Result<()> {
     let mut arguments = arguments.into_iter();
     let (Some(folder), None) = (arguments.next().map(Into::into), arguments.next()) else {
-        return Err(io::Error::new(
-            ErrorKind::InvalidInput,
-            "want one argument: the container's folder",
-        ));
+        return Err(io::Error::new(ErrorKind::InvalidInput, "want one argument: the container's folder"));
     };
     // Signals come as input, so that one that ends us cannot lose what is still in the pipes.
     let mut signals = SigSet::empty();
@@ -84,25 +81,13 @@ struct Inputs {
 impl Inputs {
     /// The FIFOs of the folder, or the pipes that the shim gives us as descriptors 3 and 4.
     fn open(folder: &Path) -> io::Result<Self> {
-        let open = |path: &Path| {
-            OpenOptions::new()
-                .read(true)
-                .custom_flags(OFlag::O_NONBLOCK.bits())
-                .open(path)
-        };
+        let open =
+            |path: &Path| OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
         match open(&folder.join(STDOUT)) {
-            Ok(stdout) => Ok(Self {
-                stdout,
-                stderr: open(&folder.join(STDERR))?,
-                from_shim: false,
-            }),
+            Ok(stdout) => Ok(Self { stdout, stderr: open(&folder.join(STDERR))?, from_shim: false }),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let inherited = |number: i32| open(Path::new(&format!("/proc/self/fd/{number}")));
-                Ok(Self {
-                    stdout: inherited(3)?,
-                    stderr: inherited(4)?,
-                    from_shim: true,
-                })
+                Ok(Self { stdout: inherited(3)?, stderr: inherited(4)?, from_shim: true })
             }
             Err(error) => Err(error),
         }
@@ -111,10 +96,7 @@ impl Inputs {
     /// Tells the shim, which waits at the other end of descriptor 5, that the container may start.
     fn ready(&self) -> io::Result<()> {
         if self.from_shim {
-            OpenOptions::new()
-                .write(true)
-                .open("/proc/self/fd/5")?
-                .write_all(&[0])?;
+            OpenOptions::new().write(true).open("/proc/self/fd/5")?.write_all(&[0])?;
         }
         Ok(())
     }
@@ -151,9 +133,7 @@ impl Driver {
             let readable = PollFlags::POLLIN;
             for (at, input) in inputs.iter().enumerate() {
                 sources.extend(
-                    input
-                        .as_ref()
-                        .map(|file| (Source::Output(at), PollFd::new(file.as_fd(), readable))),
+                    input.as_ref().map(|file| (Source::Output(at), PollFd::new(file.as_fd(), readable))),
                 );
             }
             if !ending {
@@ -204,8 +184,7 @@ impl Driver {
         self.log.write(&mut self.text);
         if !self.clients.is_empty() {
             let stream = if at == 0 { 1 } else { 2 };
-            self.clients
-                .retain_mut(|client| send(client, stream, bytes).is_ok());
+            self.clients.retain_mut(|client| send(client, stream, bytes).is_ok());
         }
         true
     }
@@ -260,11 +239,7 @@ enum Source {
 
 /// The sources that have something to say (or have ended), in their order; none at once when `ending`.
 fn wait(sources: &mut [(Source, PollFd<'_>)], ending: bool) -> io::Result<Vec<Source>> {
-    let timeout = if ending {
-        PollTimeout::ZERO
-    } else {
-        PollTimeout::NONE
-    };
+    let timeout = if ending { PollTimeout::ZERO } else { PollTimeout::NONE };
     let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd)| fd.clone()).collect();
     loop {
         match poll(&mut fds, timeout) {
@@ -273,10 +248,7 @@ fn wait(sources: &mut [(Source, PollFd<'_>)], ending: bool) -> io::Result<Vec<So
             Err(error) => return Err(error.into()),
         }
     }
-    let ready = sources
-        .iter()
-        .zip(&fds)
-        .filter(|(_, fd)| fd.any().unwrap_or(true));
+    let ready = sources.iter().zip(&fds).filter(|(_, fd)| fd.any().unwrap_or(true));
     Ok(ready.map(|((source, _), _)| *source).collect())
 }
 
@@ -288,10 +260,7 @@ fn send(client: &mut UnixStream, stream: u8, bytes: &[u8]) -> io::Result<()> {
     frame.extend_from_slice(bytes);
     match client.write(&frame)? {
         written if written == frame.len() => Ok(()),
-        _ => Err(io::Error::new(
-            ErrorKind::WouldBlock,
-            "the client does not keep up",
-        )),
+        _ => Err(io::Error::new(ErrorKind::WouldBlock, "the client does not keep up")),
     }
 }
 
@@ -302,10 +271,7 @@ fn listen(folder: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let dir = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_DIRECTORY.bits())
-        .open(folder)?;
+    let dir = OpenOptions::new().read(true).custom_flags(OFlag::O_DIRECTORY.bits()).open(folder)?;
     let listener = UnixListener::bind(short_path(&dir, ATTACH))?;
     listener.set_nonblocking(true)?;
     Ok(listener)
@@ -329,11 +295,7 @@ struct Log {
 
 impl Log {
     fn open(link: PathBuf) -> io::Result<Self> {
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o640)
-            .open(&link)?;
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&link)?;
         let inode = inode(&file.metadata()?);
         Ok(Self { link, file, inode })
     }

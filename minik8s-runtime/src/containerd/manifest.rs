@@ -70,16 +70,10 @@ impl Index {
     pub(super) fn ours(&self) -> Option<&Descriptor> {
         let arch = architecture();
         let fits = |descriptor: &&Descriptor| {
-            descriptor
-                .platform
-                .as_ref()
-                .is_some_and(|p| p.os == "linux" && p.architecture == arch)
+            descriptor.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture == arch)
         };
         let silent = |descriptor: &&Descriptor| descriptor.platform.is_none();
-        self.manifests
-            .iter()
-            .find(fits)
-            .or_else(|| self.manifests.iter().find(silent))
+        self.manifests.iter().find(fits).or_else(|| self.manifests.iter().find(silent))
     }
 }
 
@@ -165,13 +159,9 @@ mod tests {
             ]}}"#,
             architecture()
         );
-        let Target::Index(index) = serde_json::from_str(&json).unwrap() else {
-            panic!("not an index")
-        };
+        let Target::Index(index) = serde_json::from_str(&json).unwrap() else { panic!("not an index") };
         assert_eq!(index.ours().unwrap().digest, "sha256:b");
-        let none = Index {
-            manifests: vec![index.manifests[0].clone()],
-        };
+        let none = Index { manifests: vec![index.manifests[0].clone()] };
         assert_eq!(none.ours(), None);
     }
 
@@ -180,19 +170,14 @@ mod tests {
         let json = r#"{"architecture":"amd64","config":{"Env":null,"Cmd":["sh"],"Entrypoint":null,"User":"web",
             "WorkingDir":"","Labels":null},"rootfs":{"type":"layers","diff_ids":[]},"history":[]}"#;
         let image = serde_json::from_str::<Config>(json).unwrap().image();
-        assert_eq!(
-            (image.cmd, image.user, image.env.len()),
-            (vec!["sh".to_owned()], "web".to_owned(), 0)
-        );
+        assert_eq!((image.cmd, image.user, image.env.len()), (vec!["sh".to_owned()], "web".to_owned(), 0));
         let bare: Config = serde_json::from_str(r#"{"rootfs":{"diff_ids":["sha256:a"]}}"#).unwrap();
         assert_eq!(bare.image(), Image::default());
     }
 
     #[test]
     fn chain_ids_hash_each_layer_with_those_below() {
-        let rootfs = RootFs {
-            diff_ids: vec!["sha256:a".into(), "sha256:b".into()],
-        };
+        let rootfs = RootFs { diff_ids: vec!["sha256:a".into(), "sha256:b".into()] };
         let want = format!("sha256:{:x}", Sha256::digest("sha256:a sha256:b"));
         assert_eq!(rootfs.chain_ids(), ["sha256:a", want.as_str()]);
         assert!(RootFs::default().chain_ids().is_empty());

@@ -16,11 +16,7 @@ pub(super) fn abilities() -> io::Result<(CapabilitySet, bool)> {
 }
 
 fn parse_status(status: &str) -> (CapabilitySet, bool) {
-    let field = |name: &str| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"))
-    };
+    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
     let bounding = field("CapBnd").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
     (CapabilitySet(bounding.unwrap_or(0)), field("Seccomp").is_some())
 }
@@ -38,9 +34,7 @@ pub(super) fn min_oom_score_adj(capabilities: CapabilitySet) -> io::Result<i32> 
 
 /// This boot of the node's kernel.
 pub(super) fn boot_id() -> io::Result<String> {
-    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-        .trim()
-        .to_owned())
+    Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }
 
 /// Below `/dev`: not the node's devices, but every container's own.

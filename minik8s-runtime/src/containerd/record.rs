@@ -103,13 +103,9 @@ impl Record {
             (TERMINAL, if self.terminal { "true" } else { "false" }),
             (STDIN, stdin),
         ];
-        let fixed = fixed
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let fixed = fixed.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let free = self.labels.annotations.iter();
-        fixed
-            .chain(free.map(|(name, value)| (format!("{ANNOTATION}{name}"), value.clone())))
-            .collect()
+        fixed.chain(free.map(|(name, value)| (format!("{ANNOTATION}{name}"), value.clone()))).collect()
     }
 
     /// From what containerd has; `None` for a container that is not ours.
@@ -174,17 +170,10 @@ mod tests {
             ..ContainerSpec::default()
         };
         let record = Record::new(&spec, "docker.io/library/busybox@sha256:1", "sha256:2", "boot");
-        let container = ProtoContainer {
-            id: record.id.clone(),
-            labels: record.to_labels(),
-            ..ProtoContainer::default()
-        };
+        let container =
+            ProtoContainer { id: record.id.clone(), labels: record.to_labels(), ..ProtoContainer::default() };
         assert_eq!(Record::read(container), Some(record.clone()));
         assert_eq!(record.cgroup, "/kubepods/podu/c1");
-        assert_eq!(
-            Record::read(ProtoContainer::default()),
-            None,
-            "the containers of others are not ours"
-        );
+        assert_eq!(Record::read(ProtoContainer::default()), None, "the containers of others are not ours");
     }
 }

@@ -38,16 +38,8 @@ impl Reference {
             }
             _ => (REGISTRY, name.to_owned()),
         };
-        let registry = if registry == "index.docker.io" {
-            REGISTRY
-        } else {
-            registry
-        };
-        let path = if registry == REGISTRY && !path.contains('/') {
-            format!("library/{path}")
-        } else {
-            path
-        };
+        let registry = if registry == "index.docker.io" { REGISTRY } else { registry };
+        let path = if registry == REGISTRY && !path.contains('/') { format!("library/{path}") } else { path };
         let sound = is_registry(registry)
             && path.split('/').all(is_path_component)
             && registry.len() + path.len() < 255
@@ -55,11 +47,7 @@ impl Reference {
             && digest.is_none_or(is_digest);
         sound.then(|| Self {
             name: format!("{registry}/{path}"),
-            tag: if digest.is_some() {
-                None
-            } else {
-                Some(tag.unwrap_or(LATEST).to_owned())
-            },
+            tag: if digest.is_some() { None } else { Some(tag.unwrap_or(LATEST).to_owned()) },
             digest: digest.map(str::to_owned),
         })
     }
@@ -81,10 +69,7 @@ impl fmt::Display for Reference {
 /// Whether this is the digest of some content: `sha256:` and 64 hexadecimal digits.
 pub fn is_digest(text: &str) -> bool {
     text.strip_prefix("sha256:").is_some_and(|hex| {
-        hex.len() == 64
-            && hex
-                .bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
 }
 

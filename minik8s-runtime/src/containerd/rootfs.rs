@@ -51,19 +51,12 @@ async fn read_view(
         parent: snapshot.to_owned(),
         ..ViewSnapshotRequest::default()
     };
-    let answer = rpc
-        .snapshots()
-        .view(view)
-        .await
-        .map_err(|status| failed("view snapshot", &status))?;
+    let answer = rpc.snapshots().view(view).await.map_err(|status| failed("view snapshot", &status))?;
     let mounts = answer.into_inner().mounts;
     let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
     let place = place.to_owned();
     let files = on_own_thread(move || read_mounted(&mounts, &place, &paths)).await;
-    let remove = RemoveSnapshotRequest {
-        snapshotter: snapshotter.to_owned(),
-        key,
-    };
+    let remove = RemoveSnapshotRequest { snapshotter: snapshotter.to_owned(), key };
     if let Err(status) = rpc.snapshots().remove(remove).await {
         tracing::debug!(%status, "a view of an image was not removed");
     }
@@ -75,25 +68,17 @@ async fn on_own_thread<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("rootfs".to_owned())
-        .spawn(move || {
-            // The caller may have stopped waiting.
-            let _ = sender.send(work());
-        })?;
+    std::thread::Builder::new().name("rootfs".to_owned()).spawn(move || {
+        // The caller may have stopped waiting.
+        let _ = sender.send(work());
+    })?;
     receiver.await.map_err(|_| io::Error::other("the thread died"))?
 }
 
 /// Mounts a snapshot where nobody else sees it, in a mount namespace that ends with this thread.
 fn read_mounted(mounts: &[Mount], place: &Path, paths: &[PathBuf]) -> io::Result<Vec<String>> {
     unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-        None::<&str>,
-    )?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
     for one in mounts {
         mount_at(one, place)?;
     }
@@ -136,13 +121,7 @@ fn mount_at(from: &Mount, place: &Path) -> io::Result<()> {
     }
     shorten_lower_dirs(&mut data)?;
     let data = data.join(",");
-    mount(
-        Some(from.source.as_str()),
-        place,
-        Some(from.r#type.as_str()),
-        flags,
-        Some(data.as_str()),
-    )?;
+    mount(Some(from.source.as_str()), place, Some(from.r#type.as_str()), flags, Some(data.as_str()))?;
     Ok(())
 }
 
@@ -153,10 +132,8 @@ fn shorten_lower_dirs(options: &mut [String]) -> io::Result<()> {
         return Ok(());
     };
     let dirs: Vec<&Path> = option["lowerdir=".len()..].split(':').map(Path::new).collect();
-    let Some(shared) = dirs[0]
-        .ancestors()
-        .skip(1)
-        .find(|above| dirs.iter().all(|dir| dir.starts_with(above)))
+    let Some(shared) =
+        dirs[0].ancestors().skip(1).find(|above| dirs.iter().all(|dir| dir.starts_with(above)))
     else {
         return Ok(());
     };
@@ -164,9 +141,7 @@ fn shorten_lower_dirs(options: &mut [String]) -> io::Result<()> {
         return Ok(());
     }
     std::env::set_current_dir(shared)?;
-    let relative = dirs
-        .iter()
-        .filter_map(|dir| dir.strip_prefix(shared).ok()?.to_str());
+    let relative = dirs.iter().filter_map(|dir| dir.strip_prefix(shared).ok()?.to_str());
     *option = format!("lowerdir={}", relative.collect::<Vec<_>>().join(":"));
     Ok(())
 }

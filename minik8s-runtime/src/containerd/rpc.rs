@@ -1,5 +1,7 @@
 //! containerd's services, as clients that name our namespace in every call.
 
+use std::error::Error as _;
+
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::content_client::ContentClient;
 use containerd_client::services::v1::diff_client::DiffClient;
@@ -34,9 +36,7 @@ pub(super) struct Scope {
 
 impl Interceptor for Scope {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("containerd-namespace", self.namespace.clone());
+        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
         if let Some(lease) = &self.lease {
             request.metadata_mut().insert("containerd-lease", lease.clone());
         }
@@ -78,13 +78,7 @@ impl Rpc {
         let namespace = namespace.parse().map_err(|_| {
             RuntimeError::Other(format!("{namespace:?} is no name for a namespace of containerd"))
         })?;
-        Ok(Self {
-            channel,
-            scope: Scope {
-                namespace,
-                lease: None,
-            },
-        })
+        Ok(Self { channel, scope: Scope { namespace, lease: None } })
     }
 
     /// The channel itself, for services that have no namespaces.
@@ -95,12 +89,7 @@ impl Rpc {
     /// Makes our namespace if it is not there yet.
     pub(super) async fn ensure_namespace(&self) -> Result<()> {
         let name = self.scope.namespace.to_str().unwrap_or_default().to_owned();
-        let request = CreateNamespaceRequest {
-            namespace: Some(Namespace {
-                name,
-                ..Namespace::default()
-            }),
-        };
+        let request = CreateNamespaceRequest { namespace: Some(Namespace { name, ..Namespace::default() }) };
         match self.namespaces().create(request).await {
             Err(status) if status.code() != Code::AlreadyExists => Err(failed("create namespace", &status)),
             _ => Ok(()),
@@ -111,15 +100,8 @@ impl Rpc {
     pub(super) async fn lease(&self) -> Result<Lease> {
         let expiry = jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1);
         let labels = [("containerd.io/gc.expire".to_owned(), format!("{expiry:.0}"))].into();
-        let request = CreateRequest {
-            id: unique("minik8s"),
-            labels,
-        };
-        let answer = self
-            .leases()
-            .create(request)
-            .await
-            .map_err(|status| failed("create lease", &status))?;
+        let request = CreateRequest { id: unique("minik8s"), labels };
+        let answer = self.leases().create(request).await.map_err(|status| failed("create lease", &status))?;
         let id = answer.into_inner().lease.unwrap_or_default().id;
         let mut rpc = self.clone();
         rpc.scope.lease = id.parse().ok();
@@ -140,14 +122,7 @@ impl Lease {
         let mut rpc = self.rpc;
         rpc.scope.lease = None;
         // If this fails it expires.
-        if let Err(status) = rpc
-            .leases()
-            .delete(DeleteRequest {
-                id: self.id,
-                sync: false,
-            })
-            .await
-        {
+        if let Err(status) = rpc.leases().delete(DeleteRequest { id: self.id, sync: false }).await {
             tracing::debug!(%status, "a lease of containerd was not released");
         }
     }
@@ -158,21 +133,19 @@ pub(super) fn unique(prefix: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
-    format!(
-        "{prefix}-{:x}-{:x}-{count:x}",
-        std::process::id(),
-        jiff::Timestamp::now().as_nanosecond()
-    )
+    format!("{prefix}-{:x}-{:x}-{count:x}", std::process::id(), jiff::Timestamp::now().as_nanosecond())
 }
 
 /// What became of a call, in the words of this crate's errors.
 pub(super) fn failed(what: &str, status: &Status) -> RuntimeError {
-    match status.code() {
-        Code::Unavailable | Code::DeadlineExceeded => {
-            RuntimeError::Unavailable(format!("{what}: {}", status.message()))
-        }
-        _ => RuntimeError::Other(format!("{what}: {}", status.message())),
-    }
+    let message = format!("{what}: {}", status.message());
+    if unreachable(status) { RuntimeError::Unavailable(message) } else { RuntimeError::Other(message) }
+}
+
+/// Whether there was nobody to answer. A connection that breaks during a call has all sorts of codes, but unlike an answer
+/// of containerd's it has a cause.
+fn unreachable(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) || status.source().is_some()
 }
 
 /// `None` where containerd says that there is no such thing.

@@ -33,6 +33,10 @@ const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Pr
 /// How long a log driver may take to open a file.
 const REOPEN: Duration = Duration::from_secs(5);
 
+/// How often, and how far apart, a process's input is tried.
+const STDIN_TRIES: u32 = 1000;
+const STDIN_RETRY: Duration = Duration::from_millis(5);
+
 /// How much output waits for a reader who is behind.
 const PIPE: usize = 64 * 1024;
 
@@ -47,20 +51,23 @@ impl Inner {
 
         let exec_id = unique("exec");
         let folder = Folder::of_exec(&self.config.state_dir, &exec_id);
-        let running = Exec {
-            inner: self.clone(),
-            id: id.to_owned(),
-            exec_id,
-            folder,
+        let running = Exec { inner: self.clone(), id: id.to_owned(), exec_id, folder };
+        let started = match running.start(exec, &process).await {
+            Ok(outputs) => {
+                let ended = || outputs.wait.is_finished();
+                let stdin = running.stdin(exec.stdin, !exec.tty, ended).await;
+                stdin.map(|stdin| (outputs, stdin))
+            }
+            Err(error) => Err(error),
         };
-        let outputs = match running.start(exec, &process).await {
-            Ok(outputs) => outputs,
+        let (outputs, stdin) = match started {
+            Ok(ends) => ends,
             Err(error) => {
+                running.kill().await;
                 running.clean_up().await;
                 return Err(error);
             }
         };
-        let stdin = running.stdin(exec.stdin, !exec.tty)?;
         let resize = running.resizer();
         let (ended, exit) = oneshot::channel();
         tokio::spawn(running.keep(outputs.wait, ended));
@@ -68,9 +75,7 @@ impl Inner {
         Ok(Streams {
             stdin,
             stdout: Box::new(outputs.stdout),
-            stderr: outputs
-                .stderr
-                .map(|stderr| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
+            stderr: outputs.stderr.map(|stderr| Box::new(stderr) as Box<dyn AsyncRead + Send + Unpin>),
             resize,
             exit: Box::pin(exit),
         })
@@ -83,15 +88,11 @@ impl Inner {
         let mut events = self.hub.follow();
         let socket = self.log_socket(id).await?;
         let (stdout, stderr) = split_output(socket);
-        let own = Exec {
-            inner: self.clone(),
-            id: id.to_owned(),
-            exec_id: String::new(),
-            folder: self.folder(id),
-        };
+        let own =
+            Exec { inner: self.clone(), id: id.to_owned(), exec_id: String::new(), folder: self.folder(id) };
         // A terminal has no end of input: it is typed.
         let close = record.stdin == Stdin::Once && !record.terminal;
-        let stdin = own.stdin(record.stdin != Stdin::None, close)?;
+        let stdin = own.stdin(record.stdin != Stdin::None, close, || false).await?;
         let resize = own.resizer();
         let (inner, id) = (self.clone(), id.to_owned());
         let exit = async move {
@@ -135,9 +136,8 @@ impl Inner {
             }
             Err(io::ErrorKind::UnexpectedEof.into())
         };
-        let answer: io::Result<()> = tokio::time::timeout(REOPEN, asked)
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let answer: io::Result<()> =
+            tokio::time::timeout(REOPEN, asked).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         answer.map_err(|error| RuntimeError::Other(format!("reopen the log of container {id}: {error}")))
     }
 
@@ -169,11 +169,7 @@ impl Exec {
     async fn start(&self, exec: &ExecSpec, process: &Process) -> Result<Outputs> {
         let broken =
             |error: io::Error| RuntimeError::Other(format!("exec in container {}: {error}", self.id));
-        let fifo = |name: &str| {
-            self.folder
-                .make_fifo(name)
-                .map(|path| path.to_string_lossy().into_owned())
-        };
+        let fifo = |name: &str| self.folder.make_fifo(name).map(|path| path.to_string_lossy().into_owned());
         let mut request = ExecProcessRequest {
             container_id: self.id.clone(),
             exec_id: self.exec_id.clone(),
@@ -194,31 +190,16 @@ impl Exec {
             request.stdin = fifo(log_driver::STDIN).map_err(broken)?;
         }
         let json = serde_json::to_vec(process).map_err(|error| broken(error.into()))?;
-        request.spec = Some(Any {
-            type_url: PROCESS_TYPE.to_owned(),
-            value: json,
-        });
-        self.inner
-            .rpc
-            .tasks()
-            .exec(request)
-            .await
-            .map_err(|status| self.failure(&status))?;
+        request.spec = Some(Any { type_url: PROCESS_TYPE.to_owned(), value: json });
+        self.inner.rpc.tasks().exec(request).await.map_err(|status| self.failure(&status))?;
         let wait = self.wait();
-        let request = StartRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
+        let request = StartRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         if let Err(status) = self.inner.rpc.tasks().start(request).await {
             wait.abort();
             return Err(self.failure(&status));
         }
         let receiver = |file: File| pipe::Receiver::from_file(file).map_err(broken);
-        Ok(Outputs {
-            stdout: receiver(stdout)?,
-            stderr: stderr.map(receiver).transpose()?,
-            wait,
-        })
+        Ok(Outputs { stdout: receiver(stdout)?, stderr: stderr.map(receiver).transpose()?, wait })
     }
 
     fn failure(&self, status: &tonic::Status) -> RuntimeError {
@@ -231,50 +212,52 @@ impl Exec {
 
     fn wait(&self) -> Wait {
         let mut tasks = self.inner.rpc.tasks();
-        let request = WaitRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
+        let request = WaitRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         tokio::spawn(async move {
-            let answer = tasks
-                .wait(request)
-                .await
-                .map_err(|status| failed("wait for exec", &status))?;
+            let answer = tasks.wait(request).await.map_err(|status| failed("wait for exec", &status))?;
             Ok(answer.into_inner().exit_status.cast_signed())
         })
     }
 
     /// The process's input; `close`: it sees the end of it when the returned writer is dropped.
-    fn stdin(&self, wanted: bool, close: bool) -> Result<Option<Box<dyn AsyncWrite + Send + Unpin>>> {
+    async fn stdin(
+        &self,
+        wanted: bool,
+        close: bool,
+        ended: impl Fn() -> bool,
+    ) -> Result<Option<Box<dyn AsyncWrite + Send + Unpin>>> {
         if !wanted {
             return Ok(None);
         }
         let broken =
             |error: io::Error| RuntimeError::Other(format!("stdin of container {}: {error}", self.id));
-        // Without a reader the process has ended already, and takes no more.
-        let Some(file) = self.folder.open_to_write(log_driver::STDIN).map_err(broken)? else {
-            return Ok(Some(Box::new(tokio::io::sink())));
+        // The shim opens its end some time after it has said that the process runs, and closes it with the process.
+        let mut tries = 0;
+        let file = loop {
+            match self.folder.open_to_write(log_driver::STDIN).map_err(broken)? {
+                Some(file) => break file,
+                None if ended() || tries == STDIN_TRIES => return Ok(Some(Box::new(tokio::io::sink()))),
+                None => {
+                    tries += 1;
+                    tokio::time::sleep(STDIN_RETRY).await;
+                }
+            }
         };
         let pipe = pipe::Sender::from_file(file).map_err(broken)?;
         let mut tasks = self.inner.rpc.tasks();
-        let request = CloseIoRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-            stdin: true,
-        };
+        let request =
+            CloseIoRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone(), stdin: true };
         let closer: Option<Closer> = close.then(|| {
             Box::new(move || {
                 Handle::current().spawn(async move {
                     // The process may have ended, and all is closed.
-                    let _ = tasks.close_io(request).await;
+                    if let Err(status) = tasks.close_io(request).await {
+                        tracing::debug!(%status, "the input of a process was not closed");
+                    }
                 });
             }) as Closer
         });
-        Ok(Some(Box::new(StdinPipe {
-            pipe: Some(pipe),
-            closer,
-            runtime: Handle::current(),
-        })))
+        Ok(Some(Box::new(StdinPipe { pipe: Some(pipe), closer, runtime: Handle::current() })))
     }
 
     fn resizer(&self) -> mpsc::Sender<(u16, u16)> {
@@ -310,25 +293,27 @@ impl Exec {
                 let _ = ended.send(code.unwrap_or_else(|_| Err(lost())));
             }
             None => {
-                let request = KillRequest {
-                    container_id: self.id.clone(),
-                    exec_id: self.exec_id.clone(),
-                    signal: 9,
-                    all: false,
-                };
-                // It may have ended just now; the wait says so too.
-                let _ = self.inner.rpc.tasks().kill(request).await;
+                self.kill().await;
                 let _ = wait.await;
             }
         }
         self.clean_up().await;
     }
 
+    /// Kills it, if it has not ended.
+    async fn kill(&self) {
+        let (container_id, exec_id) = (self.id.clone(), self.exec_id.clone());
+        let request = KillRequest { container_id, exec_id, signal: 9, all: false };
+        match self.inner.rpc.tasks().kill(request).await {
+            Err(status) if status.code() != Code::NotFound => {
+                tracing::debug!(container = %self.id, %status, "an exec was not killed");
+            }
+            _ => {}
+        }
+    }
+
     async fn clean_up(&self) {
-        let request = DeleteProcessRequest {
-            container_id: self.id.clone(),
-            exec_id: self.exec_id.clone(),
-        };
+        let request = DeleteProcessRequest { container_id: self.id.clone(), exec_id: self.exec_id.clone() };
         match self.inner.rpc.tasks().delete_process(request).await {
             Err(status) if status.code() != Code::NotFound => {
                 tracing::debug!(container = %self.id, %status, "an ended exec was not deleted");
@@ -364,10 +349,7 @@ impl StdinPipe {
     }
 
     fn open(&mut self) -> io::Result<Pin<&mut pipe::Sender>> {
-        self.pipe
-            .as_mut()
-            .map(Pin::new)
-            .ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+        self.pipe.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -420,16 +402,7 @@ fn split_output(mut socket: UnixStream) -> (Output, Output) {
         }
     });
     let pump = Arc::new(Pump(pump));
-    (
-        Output {
-            pipe: stdout,
-            _pump: pump.clone(),
-        },
-        Output {
-            pipe: stderr,
-            _pump: pump,
-        },
-    )
+    (Output { pipe: stdout, _pump: pump.clone() }, Output { pipe: stderr, _pump: pump })
 }
 
 /// Ends when nobody reads any more.

@@ -25,9 +25,7 @@ const DELETE_TRIES: u32 = 10;
 const RETRY: Duration = Duration::from_millis(50);
 
 pub(super) fn timestamp(proto: Option<prost_types::Timestamp>) -> Timestamp {
-    proto
-        .and_then(|at| Timestamp::new(at.seconds, at.nanos).ok())
-        .unwrap_or_else(Timestamp::now)
+    proto.and_then(|at| Timestamp::new(at.seconds, at.nanos).ok()).unwrap_or_else(Timestamp::now)
 }
 
 /// Where a container is, by its task (if it has one), what we noted of it, and the boot that we are in.
@@ -47,12 +45,7 @@ fn state(
         let lost = started.is_some() || record.boot != boot;
         let at = started.unwrap_or(Timestamp::UNIX_EPOCH);
         return if lost {
-            ContainerState::Exited(Exit {
-                code: LOST,
-                started_at: at,
-                finished_at: at,
-                oom_killed: false,
-            })
+            ContainerState::Exited(Exit { code: LOST, started_at: at, finished_at: at, oom_killed: false })
         } else {
             ContainerState::Created
         };
@@ -62,18 +55,12 @@ fn state(
             let finished_at = timestamp(task.exited_at);
             let code = task.exit_status.cast_signed();
             let started_at = started.unwrap_or(finished_at);
-            ContainerState::Exited(Exit {
-                code,
-                started_at,
-                finished_at,
-                oom_killed: code != 0 && oom(),
-            })
+            ContainerState::Exited(Exit { code, started_at, finished_at, oom_killed: code != 0 && oom() })
         }
         TaskStatus::Created | TaskStatus::Unknown => ContainerState::Created,
-        TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing => ContainerState::Running {
-            pid: task.pid,
-            started_at: started.unwrap_or_else(Timestamp::now),
-        },
+        TaskStatus::Running | TaskStatus::Paused | TaskStatus::Pausing => {
+            ContainerState::Running { pid: task.pid, started_at: started.unwrap_or_else(Timestamp::now) }
+        }
     }
 }
 
@@ -91,26 +78,18 @@ impl Inner {
 
     /// One of our containers, which must be there.
     pub(super) async fn must_have(&self, id: &str) -> Result<Record> {
-        self.record(id)
-            .await?
-            .ok_or_else(|| RuntimeError::NotFound(format!("container {id}")))
+        self.record(id).await?.ok_or_else(|| RuntimeError::NotFound(format!("container {id}")))
     }
 
     pub(super) async fn task(&self, id: &str) -> Result<Option<Process>> {
-        let request = GetRequest {
-            container_id: id.to_owned(),
-            exec_id: String::new(),
-        };
+        let request = GetRequest { container_id: id.to_owned(), exec_id: String::new() };
         let answer = found("get task", self.rpc.tasks().get(request).await)?;
         Ok(answer.and_then(|answer| answer.process))
     }
 
     pub(super) async fn tasks(&self) -> Result<Vec<Process>> {
         let answer = self.rpc.tasks().list(ListTasksRequest::default()).await;
-        Ok(answer
-            .map_err(|status| failed("list tasks", &status))?
-            .into_inner()
-            .tasks)
+        Ok(answer.map_err(|status| failed("list tasks", &status))?.into_inner().tasks)
     }
 
     /// A container as the agent sees it.
@@ -133,12 +112,7 @@ impl Inner {
             let started_at = folder.started().unwrap_or(finished_at);
             // The kernel's count is gone with the cgroup, which goes with the task.
             let oom_killed = code != 0 && self.oom_killed(record);
-            let exit = Exit {
-                code,
-                started_at,
-                finished_at,
-                oom_killed,
-            };
+            let exit = Exit { code, started_at, finished_at, oom_killed };
             if let Err(error) = folder.put_exit(&exit) {
                 tracing::error!(container = %record.id, %error, "the end of a container could not be noted");
             }
@@ -156,14 +130,11 @@ impl Inner {
     /// Settles all of our containers that have ended.
     pub(super) async fn settle_stopped(self: &Arc<Self>) -> Result<()> {
         let tasks = self.tasks().await?;
-        let stopped = tasks
-            .into_iter()
-            .filter(|task| task.status() == TaskStatus::Stopped);
+        let stopped = tasks.into_iter().filter(|task| task.status() == TaskStatus::Stopped);
         let settling = stopped.map(|task| async move {
             match self.record(&task.id).await {
                 Ok(Some(record)) => {
-                    self.settle(&record, task.exit_status.cast_signed(), timestamp(task.exited_at))
-                        .await;
+                    self.settle(&record, task.exit_status.cast_signed(), timestamp(task.exited_at)).await;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -177,17 +148,17 @@ impl Inner {
 
     /// Deletes a task that has ended; one that is gone is fine.
     pub(super) async fn delete_task(&self, id: &str) -> Result<()> {
+        // Of two who delete it at the same time one loses the connection to its shim, which then lives for ever.
+        let _alone = self.deleting.lock(id).await;
         let mut tries = 0;
         loop {
-            let request = DeleteTaskRequest {
-                container_id: id.to_owned(),
-            };
+            let request = DeleteTaskRequest { container_id: id.to_owned() };
             let status = match self.rpc.tasks().delete(request).await {
                 Ok(_) => return Ok(()),
                 Err(status) if status.code() == Code::NotFound => return Ok(()),
                 Err(status) => status,
             };
-            // Whoever deletes it at the same time takes its shim away under us.
+            // The shim may die of it, too.
             if self.task(id).await?.is_none() {
                 return Ok(());
             }
@@ -201,9 +172,7 @@ impl Inner {
 
     fn oom_killed(&self, record: &Record) -> bool {
         // Without its cgroup, or with a kernel that does not count, there is nothing to go by.
-        self.cgroups
-            .oom_kills(&record.cgroup)
-            .is_ok_and(|kills| kills > 0)
+        self.cgroups.oom_kills(&record.cgroup).is_ok_and(|kills| kills > 0)
     }
 }
 
@@ -212,16 +181,9 @@ mod tests {
     use super::*;
 
     fn task(status: TaskStatus) -> Process {
-        let mut task = Process {
-            pid: 7,
-            exit_status: 3,
-            ..Process::default()
-        };
+        let mut task = Process { pid: 7, exit_status: 3, ..Process::default() };
         task.set_status(status);
-        task.exited_at = Some(prost_types::Timestamp {
-            seconds: 100,
-            nanos: 0,
-        });
+        task.exited_at = Some(prost_types::Timestamp { seconds: 100, nanos: 0 });
         task
     }
 
@@ -230,55 +192,26 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let folder = Folder::of_container(root.path(), "c");
         folder.create().unwrap();
-        let record = Record {
-            boot: "now".into(),
-            ..Record::default()
-        };
+        let record = Record { boot: "now".into(), ..Record::default() };
         let see = |task: Option<&Process>, boot: &str| state(&record, task, &folder, boot, || true);
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let exited = |code, from, to, oom_killed| {
-            ContainerState::Exited(Exit {
-                code,
-                started_at: at(from),
-                finished_at: at(to),
-                oom_killed,
-            })
+            ContainerState::Exited(Exit { code, started_at: at(from), finished_at: at(to), oom_killed })
         };
 
         assert_eq!(see(None, "now"), ContainerState::Created);
-        assert_eq!(
-            see(None, "next"),
-            exited(255, 0, 0, false),
-            "the node has been started again"
-        );
-        assert_eq!(
-            see(Some(&task(TaskStatus::Created)), "now"),
-            ContainerState::Created
-        );
+        assert_eq!(see(None, "next"), exited(255, 0, 0, false), "the node has been started again");
+        assert_eq!(see(Some(&task(TaskStatus::Created)), "now"), ContainerState::Created);
 
         folder.put_started(at(50)).unwrap();
-        let running = ContainerState::Running {
-            pid: 7,
-            started_at: at(50),
-        };
+        let running = ContainerState::Running { pid: 7, started_at: at(50) };
         assert_eq!(see(Some(&task(TaskStatus::Running)), "now"), running);
-        assert_eq!(
-            see(Some(&task(TaskStatus::Stopped)), "now"),
-            exited(3, 50, 100, true)
-        );
+        assert_eq!(see(Some(&task(TaskStatus::Stopped)), "now"), exited(3, 50, 100, true));
         assert_eq!(see(None, "now"), exited(255, 50, 50, false), "its shim has died");
 
-        let exit = Exit {
-            code: 9,
-            started_at: at(50),
-            finished_at: at(60),
-            oom_killed: false,
-        };
+        let exit = Exit { code: 9, started_at: at(50), finished_at: at(60), oom_killed: false };
         folder.put_exit(&exit).unwrap();
         assert_eq!(see(None, "next"), ContainerState::Exited(exit.clone()));
-        assert_eq!(
-            see(Some(&task(TaskStatus::Stopped)), "now"),
-            ContainerState::Exited(exit)
-        );
+        assert_eq!(see(Some(&task(TaskStatus::Stopped)), "now"), ContainerState::Exited(exit));
     }
 }

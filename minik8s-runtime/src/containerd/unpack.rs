@@ -13,10 +13,7 @@ use crate::runtime::{Result, RuntimeError};
 
 /// Whether this snapshot is there.
 pub(super) async fn exists(rpc: &Rpc, snapshotter: &str, name: &str) -> Result<bool> {
-    let request = StatSnapshotRequest {
-        snapshotter: snapshotter.to_owned(),
-        key: name.to_owned(),
-    };
+    let request = StatSnapshotRequest { snapshotter: snapshotter.to_owned(), key: name.to_owned() };
     Ok(found("stat snapshot", rpc.snapshots().stat(request).await)?.is_some())
 }
 
@@ -64,15 +61,8 @@ async fn layers(
                 labels,
             };
             let prepared = rpc.snapshots().prepare(prepare).await;
-            let mounts = prepared
-                .map_err(|status| failed("prepare snapshot", &status))?
-                .into_inner()
-                .mounts;
-            let apply = ApplyRequest {
-                diff: Some(layer.to_proto()),
-                mounts,
-                ..ApplyRequest::default()
-            };
+            let mounts = prepared.map_err(|status| failed("prepare snapshot", &status))?.into_inner().mounts;
+            let apply = ApplyRequest { diff: Some(layer.to_proto()), mounts, ..ApplyRequest::default() };
             let applied = match rpc.diff().apply(apply).await {
                 Ok(applied) => applied.into_inner().applied.unwrap_or_default(),
                 Err(status) => {
@@ -110,10 +100,7 @@ async fn layers(
 
 /// Removes a snapshot that came to nothing. The garbage collector would; this is sooner.
 async fn discard(rpc: &Rpc, snapshotter: &str, key: &str) {
-    let request = RemoveSnapshotRequest {
-        snapshotter: snapshotter.to_owned(),
-        key: key.to_owned(),
-    };
+    let request = RemoveSnapshotRequest { snapshotter: snapshotter.to_owned(), key: key.to_owned() };
     if let Err(status) = rpc.snapshots().remove(request).await {
         tracing::debug!(%status, key, "an unfinished snapshot was not removed");
     }

@@ -58,10 +58,7 @@ impl Fake {
             return Err(RuntimeError::InvalidImageName(reference.to_owned()));
         }
         let mut state = self.lock();
-        let (image, wanted) = state
-            .registry
-            .get(reference)
-            .ok_or_else(|| refused("not found"))?;
+        let (image, wanted) = state.registry.get(reference).ok_or_else(|| refused("not found"))?;
         if wanted.is_some() && wanted.as_ref() != auth {
             return Err(refused("authorization failed"));
         }

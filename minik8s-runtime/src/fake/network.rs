@@ -38,16 +38,10 @@ impl State {
         if let Some((_, attachment)) = self.networks.get(&pod.uid) {
             return Ok(attachment.clone());
         }
-        let address = self
-            .free_address()
-            .ok_or_else(|| RuntimeError::Other("no free pod address".into()))?;
+        let address = self.free_address().ok_or_else(|| RuntimeError::Other("no free pod address".into()))?;
         let netns = PathBuf::from("/run/netns").join(&pod.uid);
-        let attachment = Attachment {
-            netns,
-            addresses: vec![IpAddr::V4(address)],
-        };
-        self.networks
-            .insert(pod.uid.clone(), (pod.clone(), attachment.clone()));
+        let attachment = Attachment { netns, addresses: vec![IpAddr::V4(address)] };
+        self.networks.insert(pod.uid.clone(), (pod.clone(), attachment.clone()));
         Ok(attachment)
     }
 
@@ -60,10 +54,7 @@ impl State {
             let host = 2 + (self.next_address - 2) % usable;
             self.next_address = host + 1;
             let address = Ipv4Addr::from(network + host);
-            let taken = self
-                .networks
-                .values()
-                .any(|(_, a)| a.addresses.contains(&IpAddr::V4(address)));
+            let taken = self.networks.values().any(|(_, a)| a.addresses.contains(&IpAddr::V4(address)));
             if !taken {
                 return Some(address);
             }

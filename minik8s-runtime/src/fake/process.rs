@@ -35,12 +35,7 @@ impl AsyncWrite for Stdin {
 
 /// The ends of a command that does what `result` says.
 pub(super) fn run(spec: &ExecSpec, result: ExecResult) -> Streams {
-    let ExecResult {
-        mut stdout,
-        stderr,
-        echo,
-        code,
-    } = result;
+    let ExecResult { mut stdout, stderr, echo, code } = result;
     let mut errors = None;
     if spec.tty {
         stdout.extend(stderr);
@@ -52,18 +47,12 @@ pub(super) fn run(spec: &ExecSpec, result: ExecResult) -> Streams {
     let (stdin, output, closed) = if spec.stdin {
         let (near, far) = tokio::io::duplex(PIPE);
         let (sender, closed) = oneshot::channel();
-        let stdin: Box<dyn AsyncWrite + Send + Unpin> = Box::new(Stdin {
-            pipe: near,
-            _closed: sender,
-        });
+        let stdin: Box<dyn AsyncWrite + Send + Unpin> = Box::new(Stdin { pipe: near, _closed: sender });
         let output: Box<dyn AsyncRead + Send + Unpin> = if echo {
             Box::new(tokio::io::AsyncReadExt::chain(before, far))
         } else {
             // Nobody reads its input: keep the pipe open, so that writing to it is no error.
-            Box::new(KeepOpen {
-                inner: before,
-                _other: far,
-            })
+            Box::new(KeepOpen { inner: before, _other: far })
         };
         (Some(stdin), output, echo.then_some(closed))
     } else {
@@ -77,13 +66,7 @@ pub(super) fn run(spec: &ExecSpec, result: ExecResult) -> Streams {
         }
         Ok(code)
     };
-    Streams {
-        stdin,
-        stdout: output,
-        stderr: errors,
-        resize,
-        exit: Box::pin(exit),
-    }
+    Streams { stdin, stdout: output, stderr: errors, resize, exit: Box::pin(exit) }
 }
 
 struct KeepOpen<R> {
@@ -115,11 +98,7 @@ pub(super) fn attach(
     let pump = async move {
         let _held = (sizes, typed);
         while let Some((which, bytes)) = output.recv().await {
-            let to = if tty || which == Output::Stdout {
-                &mut out
-            } else {
-                &mut err
-            };
+            let to = if tty || which == Output::Stdout { &mut out } else { &mut err };
             if to.write_all(&bytes).await.is_err() {
                 break;
             }

@@ -18,9 +18,7 @@ const SIGKILL: i32 = 9;
 #[async_trait]
 impl ContainerRuntime for Fake {
     async fn version(&self) -> Result<String> {
-        self.call(Op::Version, "")
-            .await?
-            .answer(Ok("fake://1".to_owned()))
+        self.call(Op::Version, "").await?.answer(Ok("fake://1".to_owned()))
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<()> {
@@ -130,18 +128,10 @@ impl Fake {
         state.running(id)?;
         let held = state.containers.get_mut(id).ok_or_else(|| not_found(id))?;
         let bytes = format!("{line}\n").into_bytes();
-        held.attached
-            .retain(|attached| attached.send((output, bytes.clone())).is_ok());
+        held.attached.retain(|attached| attached.send((output, bytes.clone())).is_ok());
         let path = held.spec.log_path.clone();
-        if path
-            .parent()
-            .is_some_and(|folder| !folder.as_os_str().is_empty() && folder.is_dir())
-        {
-            let stream = if output == Output::Stdout {
-                "stdout"
-            } else {
-                "stderr"
-            };
+        if path.parent().is_some_and(|folder| !folder.as_os_str().is_empty() && folder.is_dir()) {
+            let stream = if output == Output::Stdout { "stdout" } else { "stderr" };
             std::fs::File::options()
                 .append(true)
                 .create(true)
@@ -162,9 +152,7 @@ impl State {
         let held = self.containers.get(id).ok_or_else(|| not_found(id))?;
         match held.state {
             ContainerState::Running { .. } => Ok(held),
-            _ => Err(RuntimeError::NotFound(format!(
-                "running process of container {id}"
-            ))),
+            _ => Err(RuntimeError::NotFound(format!("running process of container {id}"))),
         }
     }
 
@@ -214,12 +202,7 @@ impl State {
         let held = self.containers.get(id).ok_or_else(|| not_found(id))?;
         if signal == SIGKILL {
             self.end(id, 128 + SIGKILL, false);
-        } else if let Some(code) = self
-            .programs
-            .get(&held.spec.image)
-            .cloned()
-            .unwrap_or_default()
-            .on_signal
+        } else if let Some(code) = self.programs.get(&held.spec.image).cloned().unwrap_or_default().on_signal
         {
             self.end(id, code, false);
         }

@@ -7,11 +7,7 @@ use crate::runtime::{ContainerRuntime, ImageStore, PodNetwork};
 const IMAGE: &str = "docker.io/library/busybox:latest";
 
 fn spec(id: &str) -> ContainerSpec {
-    ContainerSpec {
-        id: id.into(),
-        image: IMAGE.into(),
-        ..ContainerSpec::default()
-    }
+    ContainerSpec { id: id.into(), image: IMAGE.into(), ..ContainerSpec::default() }
 }
 
 fn node() -> Fake {
@@ -31,19 +27,8 @@ async fn a_container_lives_until_it_is_told_to_end() {
     assert_eq!(node.start("a").await.unwrap(), pid);
     assert!(node.exit("a", 3));
     assert!(!node.exit("a", 4), "an ended process does not end again");
-    let exit = Exit {
-        code: 3,
-        started_at: EPOCH,
-        finished_at: EPOCH,
-        oom_killed: false,
-    };
-    assert_eq!(
-        events.next().await,
-        Some(ContainerEvent::Exited {
-            id: "a".into(),
-            exit: exit.clone()
-        })
-    );
+    let exit = Exit { code: 3, started_at: EPOCH, finished_at: EPOCH, oom_killed: false };
+    assert_eq!(events.next().await, Some(ContainerEvent::Exited { id: "a".into(), exit: exit.clone() }));
     let seen = node.inspect("a").await.unwrap().unwrap();
     assert_eq!(seen.state, ContainerState::Exited(exit));
     ContainerRuntime::remove(&node, "a").await.unwrap();
@@ -54,43 +39,21 @@ async fn a_container_lives_until_it_is_told_to_end() {
 #[tokio::test]
 async fn signals_do_what_the_program_says() {
     let node = node();
-    node.set_program(
-        IMAGE,
-        Program {
-            on_signal: None,
-            ..Program::default()
-        },
-    );
+    node.set_program(IMAGE, Program { on_signal: None, ..Program::default() });
     node.create(&spec("a")).await.unwrap();
     node.start("a").await.unwrap();
     node.kill("a", 15).await.unwrap();
-    assert!(matches!(
-        node.containers()[0].state,
-        ContainerState::Running { .. }
-    ));
+    assert!(matches!(node.containers()[0].state, ContainerState::Running { .. }));
     node.kill("a", 9).await.unwrap();
-    assert!(matches!(
-        node.containers()[0].state,
-        ContainerState::Exited(Exit { code: 137, .. })
-    ));
+    assert!(matches!(node.containers()[0].state, ContainerState::Exited(Exit { code: 137, .. })));
     node.kill("a", 9).await.unwrap();
 }
 
 #[tokio::test]
 async fn faults_strike_before_or_after_and_once() {
     let node = node();
-    node.fail(
-        Op::Create,
-        "b",
-        Strike::Before,
-        RuntimeError::Unavailable("gone".into()),
-    );
-    node.fail(
-        Op::Create,
-        "",
-        Strike::After,
-        RuntimeError::Unavailable("lost".into()),
-    );
+    node.fail(Op::Create, "b", Strike::Before, RuntimeError::Unavailable("gone".into()));
+    node.fail(Op::Create, "", Strike::After, RuntimeError::Unavailable("lost".into()));
     assert_eq!(
         node.create(&spec("a")).await.unwrap_err().to_string(),
         "the container runtime is unavailable: lost"
@@ -119,56 +82,34 @@ async fn held_calls_wait_for_their_release() {
     assert_eq!(node.find("docker.io/library/nginx:latest").await.unwrap(), None);
     assert!(!pull.is_finished());
     node.release(Op::Pull);
-    assert_eq!(
-        pull.await.unwrap().unwrap().reference,
-        "docker.io/library/nginx:latest"
-    );
+    assert_eq!(pull.await.unwrap().unwrap().reference, "docker.io/library/nginx:latest");
 }
 
 #[tokio::test]
 async fn the_registry_wants_the_right_password() {
     let node = Fake::new();
-    let auth = RegistryAuth {
-        username: "u".into(),
-        password: "p".into(),
-    };
+    let auth = RegistryAuth { username: "u".into(), password: "p".into() };
     node.put_registry(images::made_up("r.test/a:1"), Some(auth.clone()));
     let refused = node.pull("r.test/a:1", None).await.unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "failed to pull image \"r.test/a:1\": authorization failed"
-    );
+    assert_eq!(refused.to_string(), "failed to pull image \"r.test/a:1\": authorization failed");
     assert!(node.pull("r.test/a:1", Some(&auth)).await.is_ok());
     let missing = node.pull("r.test/b:1", None).await.unwrap_err();
-    assert_eq!(
-        missing.to_string(),
-        "failed to pull image \"r.test/b:1\": not found"
-    );
+    assert_eq!(missing.to_string(), "failed to pull image \"r.test/b:1\": not found");
 }
 
 #[tokio::test]
 async fn addresses_go_round_and_run_out() {
     let node = Fake::new();
     node.set_pod_subnet(Ipv4Addr::new(10, 9, 8, 0), 29);
-    let pod = |uid: &str| PodSandbox {
-        uid: uid.into(),
-        namespace: "default".into(),
-        name: uid.into(),
-    };
+    let pod = |uid: &str| PodSandbox { uid: uid.into(), namespace: "default".into(), name: uid.into() };
     let mut given = Vec::new();
     for uid in ["a", "b", "c", "d", "e"] {
         given.push(node.attach_network(&pod(uid)).await.unwrap().addresses[0].to_string());
     }
-    assert_eq!(
-        given,
-        ["10.9.8.2", "10.9.8.3", "10.9.8.4", "10.9.8.5", "10.9.8.6"]
-    );
+    assert_eq!(given, ["10.9.8.2", "10.9.8.3", "10.9.8.4", "10.9.8.5", "10.9.8.6"]);
     assert!(node.attach_network(&pod("f")).await.is_err());
     PodNetwork::detach(&node, "c").await.unwrap();
-    assert_eq!(
-        node.attach_network(&pod("f")).await.unwrap().addresses[0].to_string(),
-        "10.9.8.4"
-    );
+    assert_eq!(node.attach_network(&pod("f")).await.unwrap().addresses[0].to_string(), "10.9.8.4");
     assert_eq!(PodNetwork::list(&node).await.unwrap(), ["a", "b", "d", "e", "f"]);
 }
 
@@ -189,11 +130,7 @@ async fn an_echoing_command_ends_when_its_input_does() {
     });
     node.create(&spec("a")).await.unwrap();
     node.start("a").await.unwrap();
-    let cat = ExecSpec {
-        command: vec!["cat".into()],
-        stdin: true,
-        ..ExecSpec::default()
-    };
+    let cat = ExecSpec { command: vec!["cat".into()], stdin: true, ..ExecSpec::default() };
     let mut streams = node.exec("a", &cat).await.unwrap();
     let mut stdin = streams.stdin.take().unwrap();
     stdin.write_all(b"hello").await.unwrap();
@@ -209,12 +146,7 @@ async fn attached_clients_and_the_log_see_what_is_printed() {
     let folder = tempfile::tempdir().unwrap();
     let node = node();
     let log_path = folder.path().join("0.log");
-    node.create(&ContainerSpec {
-        log_path: log_path.clone(),
-        ..spec("a")
-    })
-    .await
-    .unwrap();
+    node.create(&ContainerSpec { log_path: log_path.clone(), ..spec("a") }).await.unwrap();
     node.start("a").await.unwrap();
     let mut streams = ContainerRuntime::attach(&node, "a").await.unwrap();
     assert!(streams.stdin.is_none());
@@ -223,13 +155,7 @@ async fn attached_clients_and_the_log_see_what_is_printed() {
     node.exit("a", 5);
     let (mut out, mut err) = (String::new(), String::new());
     streams.stdout.read_to_string(&mut out).await.unwrap();
-    streams
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut err)
-        .await
-        .unwrap();
+    streams.stderr.take().unwrap().read_to_string(&mut err).await.unwrap();
     assert_eq!((out.as_str(), err.as_str()), ("one\n", "two\n"));
     assert_eq!(streams.exit.await.unwrap(), 5);
     assert_eq!(

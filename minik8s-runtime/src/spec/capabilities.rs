@@ -80,10 +80,7 @@ impl CapabilitySet {
     pub fn named(name: &str) -> Option<Self> {
         let upper = name.to_ascii_uppercase();
         let plain = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        NAMES
-            .iter()
-            .position(|(_, known)| *known == plain)
-            .map(|number| Self(1 << number))
+        NAMES.iter().position(|(_, known)| *known == plain).map(|number| Self(1 << number))
     }
 
     /// Whether the capability of this name is in the set.
@@ -93,12 +90,7 @@ impl CapabilitySet {
 
     pub(super) fn to_oci(self) -> LinuxCapabilities {
         let set = || {
-            NAMES
-                .iter()
-                .enumerate()
-                .filter(|(n, _)| self.0 & (1 << n) != 0)
-                .map(|(_, (c, _))| *c)
-                .collect()
+            NAMES.iter().enumerate().filter(|(n, _)| self.0 & (1 << n) != 0).map(|(_, (c, _))| *c).collect()
         };
         let mut oci = LinuxCapabilities::default();
         // Nothing inheritable or ambient: a process of another user starts without any.
@@ -129,10 +121,7 @@ pub(super) fn of(security: &Security, node: CapabilitySet) -> Result<CapabilityS
     };
     let added = bits(&security.add_capabilities, "add")?;
     let dropped = bits(&security.drop_capabilities, "drop")?;
-    let mut set = USUAL
-        .iter()
-        .filter_map(|name| CapabilitySet::named(name))
-        .fold(0, |set, one| set | one.0);
+    let mut set = USUAL.iter().filter_map(|name| CapabilitySet::named(name)).fold(0, |set, one| set | one.0);
     if all(&security.add_capabilities) {
         set = CapabilitySet::ALL.0;
     }

@@ -49,9 +49,7 @@ pub(super) fn env(spec: &ContainerSpec, image: &Image) -> Vec<String> {
 /// Sets one variable, in the place of an earlier one of that name.
 pub(super) fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
     let entry = format!("{name}={value}");
-    let earlier = env
-        .iter_mut()
-        .find(|old| old.split_once('=').is_some_and(|(old, _)| old == name));
+    let earlier = env.iter_mut().find(|old| old.split_once('=').is_some_and(|(old, _)| old == name));
     match earlier {
         Some(old) => *old = entry,
         None => env.push(entry),
@@ -60,8 +58,6 @@ pub(super) fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
 
 /// The pod's, else the image's, else the root.
 pub(super) fn working_dir(spec: &ContainerSpec, image: &Image) -> PathBuf {
-    let dir = [&spec.working_dir, &image.working_dir]
-        .into_iter()
-        .find(|dir| !dir.is_empty());
+    let dir = [&spec.working_dir, &image.working_dir].into_iter().find(|dir| !dir.is_empty());
     dir.map_or_else(|| PathBuf::from("/"), |dir| PathBuf::from("/").join(dir))
 }

@@ -9,11 +9,7 @@ use crate::runtime::ContainerSpec;
 /// The namespaces that runc makes or joins; the node's are those that are absent.
 pub(super) fn all(spec: &ContainerSpec, cgroup_v2: bool) -> Vec<LinuxNamespace> {
     let wanted = &spec.namespaces;
-    let of_pod = |kind: &str| {
-        wanted
-            .join_pid
-            .map(|pid| PathBuf::from(format!("/proc/{pid}/ns/{kind}")))
-    };
+    let of_pod = |kind: &str| wanted.join_pid.map(|pid| PathBuf::from(format!("/proc/{pid}/ns/{kind}")));
     let mut all = vec![namespace(Type::Mount, None)];
     if !wanted.host_pid {
         all.push(namespace(Type::Pid, of_pod("pid").filter(|_| wanted.share_pid)));

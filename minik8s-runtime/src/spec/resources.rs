@@ -18,8 +18,7 @@ pub(super) fn limits(resources: &Resources, privileged: bool, cgroup_v2: bool) -
         let mut cpu = LinuxCpu::default();
         cpu.set_shares(resources.cpu_shares);
         if let Some(milli) = resources.cpu_limit_milli {
-            cpu.set_quota(Some(crate::cgroup::cpu_quota_us(milli)))
-                .set_period(Some(CPU_PERIOD_US));
+            cpu.set_quota(Some(crate::cgroup::cpu_quota_us(milli))).set_period(Some(CPU_PERIOD_US));
         }
         limits.set_cpu(Some(cpu));
     }
@@ -35,10 +34,7 @@ pub(super) fn limits(resources: &Resources, privileged: bool, cgroup_v2: bool) -
     }
     if cgroup_v2 {
         // Out of memory ends the container, not one process somewhere in it.
-        limits.set_unified(Some(HashMap::from([(
-            "memory.oom.group".to_owned(),
-            "1".to_owned(),
-        )])));
+        limits.set_unified(Some(HashMap::from([("memory.oom.group".to_owned(), "1".to_owned())])));
     }
     limits
 }
@@ -53,11 +49,7 @@ fn every_device(allow: bool) -> LinuxDeviceCgroup {
 pub(super) fn device(device: &Device) -> LinuxDevice {
     let mut oci = LinuxDevice::default();
     oci.set_path(device.path.clone())
-        .set_typ(if device.block {
-            LinuxDeviceType::B
-        } else {
-            LinuxDeviceType::C
-        })
+        .set_typ(if device.block { LinuxDeviceType::B } else { LinuxDeviceType::C })
         .set_major(device.major.into())
         .set_minor(device.minor.into())
         .set_file_mode(Some(device.mode))

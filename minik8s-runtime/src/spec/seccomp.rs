@@ -58,10 +58,7 @@ const WITH_CAPABILITY: &[(&str, &str)] = &[
     ("SYS_BOOT", "reboot"),
     ("SYS_CHROOT", "chroot"),
     ("SYS_MODULE", "delete_module finit_module init_module"),
-    (
-        "SYS_NICE",
-        "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
-    ),
+    ("SYS_NICE", "get_mempolicy mbind set_mempolicy set_mempolicy_home_node"),
     ("SYS_PACCT", "acct"),
     ("SYS_PTRACE", "kcmp pidfd_getfd process_madvise"),
     ("SYS_RAWIO", "iopl ioperm"),
@@ -75,15 +72,9 @@ const WITH_CAPABILITY: &[(&str, &str)] = &[
 /// Only on this architecture (by Rust's name).
 const WITH_ARCH: &[(&str, &str)] = &[
     ("x86_64", "arch_prctl modify_ldt"),
-    (
-        "aarch64",
-        "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2",
-    ),
+    ("aarch64", "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2"),
     ("riscv64", "riscv_flush_icache"),
-    (
-        "s390x",
-        "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr",
-    ),
+    ("s390x", "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr"),
 ];
 
 /// The execution domains that `personality` may set: Linux, 32-bit Linux, without address randomisation of either, and
@@ -102,22 +93,11 @@ const ENOSYS: u32 = 38;
 /// The filter for a process with these capabilities on this architecture.
 pub(super) fn default_profile(capabilities: CapabilitySet, arch: &str) -> LinuxSeccomp {
     let mut rules = vec![allow(ALWAYS, None)];
-    rules.push(allow(
-        "socket",
-        Some(arg(0, LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK, None)),
-    ));
+    rules.push(allow("socket", Some(arg(0, LinuxSeccompOperator::ScmpCmpNe, AF_VSOCK, None))));
     for domain in PERSONALITIES {
-        rules.push(allow(
-            "personality",
-            Some(arg(0, LinuxSeccompOperator::ScmpCmpEq, domain, None)),
-        ));
+        rules.push(allow("personality", Some(arg(0, LinuxSeccompOperator::ScmpCmpEq, domain, None))));
     }
-    rules.extend(
-        WITH_ARCH
-            .iter()
-            .filter(|(name, _)| *name == arch)
-            .map(|(_, calls)| allow(calls, None)),
-    );
+    rules.extend(WITH_ARCH.iter().filter(|(name, _)| *name == arch).map(|(_, calls)| allow(calls, None)));
     rules.extend(
         WITH_CAPABILITY
             .iter()
@@ -126,18 +106,11 @@ pub(super) fn default_profile(capabilities: CapabilitySet, arch: &str) -> LinuxS
     );
     if !capabilities.has("SYS_ADMIN") {
         let flags = if arch == "s390x" { 1 } else { 0 };
-        let no_namespaces = arg(
-            flags,
-            LinuxSeccompOperator::ScmpCmpMaskedEq,
-            NAMESPACE_FLAGS,
-            Some(0),
-        );
+        let no_namespaces = arg(flags, LinuxSeccompOperator::ScmpCmpMaskedEq, NAMESPACE_FLAGS, Some(0));
         rules.push(allow("clone", Some(no_namespaces)));
         // Its flags are behind a pointer, where a filter cannot look: "no such call" makes libc use clone instead.
         let mut clone3 = allow("clone3", None);
-        clone3
-            .set_action(LinuxSeccompAction::ScmpActErrno)
-            .set_errno_ret(Some(ENOSYS));
+        clone3.set_action(LinuxSeccompAction::ScmpActErrno).set_errno_ret(Some(ENOSYS));
         rules.push(clone3);
     }
     let mut filter = LinuxSeccomp::default();
@@ -174,6 +147,5 @@ fn arg(index: usize, op: LinuxSeccompOperator, value: u64, second: Option<u64>) 
     if let Some(second) = second {
         arg = arg.value_two(second);
     }
-    arg.build()
-        .expect("every field of a seccomp argument has a default")
+    arg.build().expect("every field of a seccomp argument has a default")
 }

@@ -50,16 +50,9 @@ impl Accounts {
             let name = fields.next()?.to_owned();
             let gid = fields.nth(1)?.parse().ok()?;
             let members = fields.next().unwrap_or_default();
-            Some(Group {
-                name,
-                gid,
-                members: members.split(',').map(str::to_owned).collect(),
-            })
+            Some(Group { name, gid, members: members.split(',').map(str::to_owned).collect() })
         });
-        Self {
-            users: users.collect(),
-            groups: groups.collect(),
-        }
+        Self { users: users.collect(), groups: groups.collect() }
     }
 
     fn by_uid(&self, uid: u32) -> Option<&Account> {
@@ -107,10 +100,7 @@ pub fn resolve(security: &Security, image: &Image, accounts: &Accounts) -> Resul
         }
     };
     if let Some(account) = account {
-        let member = accounts
-            .groups
-            .iter()
-            .filter(|group| group.members.contains(&account.name));
+        let member = accounts.groups.iter().filter(|group| group.members.contains(&account.name));
         member.for_each(|group| join(group.gid));
     }
     for &gid in &security.supplemental_groups {
@@ -131,8 +121,5 @@ fn group_id(group: &str, accounts: &Accounts) -> Result<u32, SpecError> {
 
 /// Kubernetes' range of ids.
 fn id(id: i64) -> Result<u32, SpecError> {
-    u32::try_from(id)
-        .ok()
-        .filter(|&id| id <= i32::MAX.cast_unsigned())
-        .ok_or(SpecError::IdOutOfRange(id))
+    u32::try_from(id).ok().filter(|&id| id <= i32::MAX.cast_unsigned()).ok_or(SpecError::IdOutOfRange(id))
 }

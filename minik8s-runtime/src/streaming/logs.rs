@@ -38,19 +38,25 @@ impl Options {
         let number = |name: &str| match params.get(name) {
             None => Ok(None),
             Some(text) => text.parse::<u64>().map(Some).map_err(|_| {
-                Refusal::bad_request(format!("{name}: Invalid value: \"{text}\": must be a number that is not negative"))
+                Refusal::bad_request(format!(
+                    "{name}: Invalid value: \"{text}\": must be a number that is not negative"
+                ))
             }),
         };
         let since = match (number("sinceSeconds")?, params.get("sinceTime")) {
             (Some(_), Some(_)) => {
-                return Err(Refusal::bad_request("at most one of `sinceTime` or `sinceSeconds` may be specified"));
+                return Err(Refusal::bad_request(
+                    "at most one of `sinceTime` or `sinceSeconds` may be specified",
+                ));
             }
             (Some(seconds), None) => {
                 let span = SignedDuration::from_secs(i64::try_from(seconds).unwrap_or(i64::MAX));
                 Some(Timestamp::now().saturating_sub(span).unwrap_or(Timestamp::MIN))
             }
             (None, Some(text)) => Some(text.parse().map_err(|_| {
-                Refusal::bad_request(format!("sinceTime: Invalid value: \"{text}\": must be an RFC 3339 time"))
+                Refusal::bad_request(format!(
+                    "sinceTime: Invalid value: \"{text}\": must be an RFC 3339 time"
+                ))
             })?),
             (None, None) => None,
         };
@@ -71,7 +77,8 @@ pub(super) fn read(
     options: Options,
     runs: impl Fn() -> bool + Send + Sync + 'static,
 ) -> impl Stream<Item = io::Result<Bytes>> + Send {
-    let reader = Reader { path, left: options.limit, options, file: None, partial: String::new(), over: false };
+    let reader =
+        Reader { path, left: options.limit, options, file: None, partial: String::new(), over: false };
     futures::stream::unfold((reader, runs), |(mut reader, runs)| async move {
         match reader.next(&runs).await {
             Ok(Some(bytes)) => Some((Ok(bytes), (reader, runs))),
@@ -148,7 +155,8 @@ impl Reader {
             }
             let line = std::mem::take(&mut self.partial);
             let Some((time, text)) = parse(&line) else { continue };
-            let old = self.options.since.is_some_and(|since| time.parse().is_ok_and(|t: Timestamp| t < since));
+            let old =
+                self.options.since.is_some_and(|since| time.parse().is_ok_and(|t: Timestamp| t < since));
             if old {
                 continue;
             }
@@ -168,7 +176,8 @@ impl Reader {
     /// Whether the file that is being read is no longer the one at its path.
     async fn was_rotated(&self) -> bool {
         let Some(file) = &self.file else { return false };
-        let (Ok(open), Ok(there)) = (file.get_ref().metadata().await, tokio::fs::metadata(&self.path).await) else {
+        let (Ok(open), Ok(there)) = (file.get_ref().metadata().await, tokio::fs::metadata(&self.path).await)
+        else {
             return false;
         };
         (open.dev(), open.ino()) != (there.dev(), there.ino())

@@ -6,12 +6,14 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Result, Streams};
 
 /// What a process's output is read in.
 const CHUNK: usize = 16 * 1024;
-/// Children of an ended process may hold its output open; nobody waits for them longer than this.
+/// Children of an ended process may hold its output open; nobody waits for more of it longer than this.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// What goes to the client.
@@ -64,25 +66,19 @@ pub(super) async fn run(start: impl Future<Output = Result<Streams>>, client: Cl
         }
         std::future::pending::<()>().await;
     };
-    let stdout = copy(stdout, &out, Message::Stdout);
+    let has_ended = CancellationToken::new();
+    let stdout = copy(stdout, &out, &has_ended, Message::Stdout);
     let stderr = async {
         if let Some(stderr) = stderr {
-            copy(stderr, &out, Message::Stderr).await;
+            copy(stderr, &out, &has_ended, Message::Stderr).await;
         }
     };
-    let output = async { tokio::join!(stdout, stderr) };
-    let ended = async {
-        let mut output = std::pin::pin!(output);
-        let mut exit = exit;
-        tokio::select! {
-            biased;
-            code = &mut exit => {
-                let _ = tokio::time::timeout(DRAIN, output).await;
-                code
-            }
-            _ = &mut output => exit.await,
-        }
+    let exit = async {
+        let code = exit.await;
+        has_ended.cancel();
+        code
     };
+    let ended = async { tokio::join!(exit, stdout, stderr).0 };
     let code = tokio::select! {
         biased;
         () = feed => return,
@@ -98,13 +94,29 @@ pub(super) async fn run(start: impl Future<Output = Result<Streams>>, client: Cl
     let _ = out.send(Message::Status(status)).await;
 }
 
+/// Passes output on until it ends, or until nobody but the ended process's children can add to it.
 async fn copy(
     mut from: impl AsyncRead + Unpin,
     out: &mpsc::Sender<Message>,
+    has_ended: &CancellationToken,
     message: impl Fn(Bytes) -> Message,
 ) {
     let mut buffer = vec![0; CHUNK];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
+    // Only waiting for output counts: a client may take its time to read what there is.
+    let mut patience = DRAIN;
+    loop {
+        let since = has_ended.is_cancelled().then(Instant::now);
+        let impatient = async {
+            has_ended.cancelled().await;
+            tokio::time::sleep(patience).await;
+        };
+        let read = tokio::select! {
+            biased;
+            read = from.read(&mut buffer) => read,
+            () = impatient => return,
+        };
+        patience = patience.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()));
+        let Ok(length @ 1..) = read else { return };
         if out.send(message(Bytes::copy_from_slice(&buffer[..length]))).await.is_err() {
             return;
         }
@@ -138,5 +150,74 @@ pub(super) fn failure(message: &str) -> Status {
         code: Some(500),
         message: Some(message.to_owned()),
         ..Status::default()
+    }
+}
+
+/// How a client is told how the process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StatusForm {
+    /// As an API object: since version 4 of the protocols.
+    Json,
+    /// As an error's text, or nothing.
+    Text,
+}
+
+impl StatusForm {
+    pub(super) fn payload(self, status: &Status) -> Bytes {
+        match self {
+            Self::Json => serde_json::to_vec(status).unwrap_or_default().into(),
+            Self::Text if status.status.as_deref() == Some("Success") => Bytes::new(),
+            Self::Text => status.message.clone().unwrap_or_default().into(),
+        }
+    }
+}
+
+/// Reads sizes of a terminal, columns and rows: `{"Width":80,"Height":24}`, one after the other.
+#[derive(Debug, Default)]
+pub(super) struct TerminalSizes(Vec<u8>);
+
+impl TerminalSizes {
+    /// The longest text that can still become a size.
+    const LIMIT: usize = 1024;
+
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<(u16, u16)> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Size {
+            width: u16,
+            height: u16,
+        }
+        self.0.extend_from_slice(bytes);
+        let mut objects = serde_json::Deserializer::from_slice(&self.0).into_iter::<Size>();
+        let sizes = objects.by_ref().map_while(Result::ok).map(|s| (s.width, s.height)).collect();
+        let read = objects.byte_offset();
+        self.0.drain(..read);
+        if self.0.len() > Self::LIMIT {
+            self.0.clear();
+        }
+        sizes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminal_sizes_may_come_in_pieces() {
+        let mut sizes = TerminalSizes::default();
+        assert_eq!(sizes.push(br#"{"Width":80,"Hei"#), []);
+        assert_eq!(sizes.push(b"ght\":24}\n{\"Width\":1,\"Height\":2}\n"), [(80, 24), (1, 2)]);
+        assert_eq!(sizes.push(br#"{"Width":3,"Height":4}"#), [(3, 4)]);
+    }
+
+    #[test]
+    fn how_it_ended_is_told_in_two_ways() {
+        let code = |payload: Bytes| serde_json::from_slice::<Status>(&payload).unwrap();
+        assert_eq!(code(StatusForm::Json.payload(&exited(3))), exited(3));
+        let text = StatusForm::Text.payload(&exited(3));
+        assert_eq!(&text[..], b"command terminated with non-zero exit code: exit status 3");
+        let well = Status { status: Some("Success".to_owned()), ..Status::default() };
+        assert_eq!(StatusForm::Text.payload(&well), Bytes::new());
     }
 }

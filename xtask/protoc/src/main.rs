@@ -44,7 +44,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("protoc: {message}\n").as_bytes());
+            let _ =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("protoc: {message}\n").as_bytes());
             ExitCode::FAILURE
         }
     }

@@ -40,7 +40,8 @@ pub(super) fn join(group: &str) -> anyhow::Result<()> {
                 }
             }
         }
-        fs::write(dir.join("cgroup.procs"), "0").with_context(|| format!("cannot move into {}", dir.display()))?;
+        fs::write(dir.join("cgroup.procs"), "0")
+            .with_context(|| format!("cannot move into {}", dir.display()))?;
     }
     Ok(())
 }

@@ -80,7 +80,9 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
             Signal::SIGTERM => return stop(&mut programs),
             _ => {
                 reap(&mut programs);
-                for program in programs.iter_mut().filter(|p| p.restart_at.is_some_and(|at| at <= Instant::now())) {
+                for program in
+                    programs.iter_mut().filter(|p| p.restart_at.is_some_and(|at| at <= Instant::now()))
+                {
                     program.start(args)?;
                 }
             }
@@ -121,11 +123,9 @@ fn mounts(args: &InitArgs) -> anyhow::Result<()> {
             fs_mount("cgroup", &at, Some("none,name=systemd"))?;
         }
     }
-    for (own, at) in [
-        ("containerd", "/var/lib/containerd"),
-        ("minik8s", "/var/lib/minik8s"),
-        ("pods", "/var/log/pods"),
-    ] {
+    for (own, at) in
+        [("containerd", "/var/lib/containerd"), ("minik8s", "/var/lib/minik8s"), ("pods", "/var/log/pods")]
+    {
         fs::create_dir_all(at)?;
         mount(Some(&args.dir.join(own)), at, none, MsFlags::MS_BIND, none)
             .with_context(|| format!("cannot mount {at}"))?;
@@ -228,7 +228,8 @@ fn reap(programs: &mut [Program]) {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
             Ok(status) => {
-                if let Some(program) = programs.iter_mut().find(|p| p.pid.is_some() && p.pid == status.pid()) {
+                if let Some(program) = programs.iter_mut().find(|p| p.pid.is_some() && p.pid == status.pid())
+                {
                     program.pid = None;
                     program.restart_at = Some(program.started + RESTART);
                 }

@@ -83,7 +83,17 @@ impl Node {
             .arg(&xtask)
             .args(["__enter", "--cgroup", &self.cgroup(), "--"])
             .args(["nsenter", &format!("--net=/run/netns/{}", self.network_namespace()), "--"])
-            .args(["unshare", "--mount", "--uts", "--ipc", "--cgroup", "--pid", "--fork", "--kill-child", "--"])
+            .args([
+                "unshare",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--cgroup",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--",
+            ])
             .arg(&xtask)
             .args(["__init", "--node", &self.name(), "--address", &network::address(self)])
             .args(["--pod-cidr", &format!("10.244.{}.0/24", self.number)])

@@ -21,7 +21,9 @@ impl Cluster {
             && name.starts_with(|c: char| c.is_ascii_lowercase())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
         if !fits {
-            bail!("--name {name}: a cluster's name has up to 20 lower-case letters, digits and -, a letter first");
+            bail!(
+                "--name {name}: a cluster's name has up to 20 lower-case letters, digits and -, a letter first"
+            );
         }
         Ok(Self { name: name.to_owned(), dir: target().join("clusters").join(name) })
     }

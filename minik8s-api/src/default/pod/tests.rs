@@ -7,11 +7,7 @@ fn defaulted(spec: Value) -> Value {
     pod(&mut object);
     let once = serde_json::to_value(&object).unwrap();
     pod(&mut object);
-    assert_eq!(
-        serde_json::to_value(&object).unwrap(),
-        once,
-        "a second time changes it"
-    );
+    assert_eq!(serde_json::to_value(&object).unwrap(), once, "a second time changes it");
     once["spec"].clone()
 }
 
@@ -25,10 +21,7 @@ fn the_smallest_pod() {
         "dnsPolicy": "ClusterFirst", "enableServiceLinks": true, "restartPolicy": "Always",
         "schedulerName": "default-scheduler", "securityContext": {}, "terminationGracePeriodSeconds": 30,
     });
-    assert_eq!(
-        defaulted(json!({"containers": [{"name": "c", "image": "nginx"}]})),
-        expected
-    );
+    assert_eq!(defaulted(json!({"containers": [{"name": "c", "image": "nginx"}]})), expected);
 }
 
 #[test]
@@ -67,15 +60,9 @@ fn containers_and_volumes() {
         ],
     }));
     let container = &spec["containers"][0];
-    assert_eq!(
-        container["ports"][0],
-        json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"})
-    );
+    assert_eq!(container["ports"][0], json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"}));
     assert_eq!(container["env"][0]["valueFrom"]["fieldRef"]["apiVersion"], "v1");
-    assert_eq!(
-        container["resources"]["requests"],
-        json!({"cpu": "500m", "memory": "1Gi"})
-    );
+    assert_eq!(container["resources"]["requests"], json!({"cpu": "500m", "memory": "1Gi"}));
     let probe = json!({
         "httpGet": {"port": 80, "path": "/", "scheme": "HTTP"},
         "timeoutSeconds": 1, "periodSeconds": 3, "successThreshold": 1, "failureThreshold": 3,
@@ -105,26 +92,11 @@ fn quality_of_service() {
         json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
     let only_limits = json!({"limits": {"cpu": "1", "memory": "1Gi"}});
     assert_eq!(class(json!([{"name": "a", "resources": full}])), "Guaranteed");
-    assert_eq!(
-        class(json!([{"name": "a", "resources": only_limits}])),
-        "Guaranteed"
-    );
-    assert_eq!(
-        class(json!([{"name": "a", "resources": full}, {"name": "b"}])),
-        "Burstable"
-    );
-    assert_eq!(
-        class(json!([{"name": "a", "resources": {"requests": {"cpu": "1"}}}])),
-        "Burstable"
-    );
-    assert_eq!(
-        class(json!([{"name": "a"}, {"name": "b", "resources": {}}])),
-        "BestEffort"
-    );
-    assert_eq!(
-        class(json!([{"name": "a", "resources": {"requests": {"cpu": "0"}}}])),
-        "BestEffort"
-    );
+    assert_eq!(class(json!([{"name": "a", "resources": only_limits}])), "Guaranteed");
+    assert_eq!(class(json!([{"name": "a", "resources": full}, {"name": "b"}])), "Burstable");
+    assert_eq!(class(json!([{"name": "a", "resources": {"requests": {"cpu": "1"}}}])), "Burstable");
+    assert_eq!(class(json!([{"name": "a"}, {"name": "b", "resources": {}}])), "BestEffort");
+    assert_eq!(class(json!([{"name": "a", "resources": {"requests": {"cpu": "0"}}}])), "BestEffort");
 }
 
 #[test]

@@ -12,18 +12,11 @@ fn patched<K: Resource>(original: Value, patch: Value) -> Result<Value, PatchErr
 }
 
 fn names(list: &Value) -> Vec<&str> {
-    list.as_array()
-        .unwrap()
-        .iter()
-        .map(|e| e["name"].as_str().unwrap())
-        .collect()
+    list.as_array().unwrap().iter().map(|e| e["name"].as_str().unwrap()).collect()
 }
 
 fn pod(containers: &[&str]) -> Value {
-    let containers: Vec<_> = containers
-        .iter()
-        .map(|n| json!({"name": n, "image": "old"}))
-        .collect();
+    let containers: Vec<_> = containers.iter().map(|n| json!({"name": n, "image": "old"})).collect();
     json!({"spec": {"containers": containers}})
 }
 
@@ -63,27 +56,18 @@ fn new_elements_and_order() {
 #[test]
 fn patch_directives() {
     let delete = json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}});
-    assert_eq!(
-        names(&patched::<Pod>(pod(&["a", "b"]), delete).unwrap()["spec"]["containers"]),
-        ["b"]
-    );
+    assert_eq!(names(&patched::<Pod>(pod(&["a", "b"]), delete).unwrap()["spec"]["containers"]), ["b"]);
 
     let replace = json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "n"}]}});
     let result = patched::<Pod>(pod(&["a", "b"]), replace).unwrap();
     assert_eq!(result["spec"]["containers"], json!([{"name": "n"}]));
 
     let replace_map = json!({"spec": {"$patch": "replace", "nodeName": "n"}});
-    assert_eq!(
-        patched::<Pod>(pod(&["a"]), replace_map).unwrap(),
-        json!({"spec": {"nodeName": "n"}})
-    );
+    assert_eq!(patched::<Pod>(pod(&["a"]), replace_map).unwrap(), json!({"spec": {"nodeName": "n"}}));
 
     let delete_map = json!({"metadata": {"labels": {"$patch": "delete"}}});
     let original = json!({"metadata": {"labels": {"a": "b"}}});
-    assert_eq!(
-        patched::<Pod>(original, delete_map).unwrap(),
-        json!({"metadata": {"labels": {}}})
-    );
+    assert_eq!(patched::<Pod>(original, delete_map).unwrap(), json!({"metadata": {"labels": {}}}));
 }
 
 #[test]
@@ -114,10 +98,7 @@ fn lists_without_a_strategy_are_replaced() {
 
     let original = json!({"spec": {"selector": {"matchLabels": {"a": "1"}}}});
     let patch = json!({"spec": {"selector": {"matchLabels": {"b": "2"}}}});
-    assert_eq!(
-        patched::<PodDisruptionBudget>(original, patch.clone()).unwrap(),
-        patch
-    );
+    assert_eq!(patched::<PodDisruptionBudget>(original, patch.clone()).unwrap(), patch);
 }
 
 #[test]
@@ -140,27 +121,19 @@ fn retained_keys() {
     assert_eq!(result["spec"]["strategy"], json!({"type": "Recreate"}));
     let bad = json!({"spec": {"strategy": {"$retainKeys": ["rollingUpdate"], "type": "Recreate"}}});
     let error = patched::<Deployment>(original, bad).unwrap_err();
-    assert_eq!(
-        error,
-        PatchError::Malformed("invalid patch format of retainKeys".to_owned())
-    );
+    assert_eq!(error, PatchError::Malformed("invalid patch format of retainKeys".to_owned()));
 }
 
 #[test]
 fn complaints() {
-    let error = patched::<Service>(
-        json!({"spec": {"ports": []}}),
-        json!({"spec": {"ports": [{"name": "x"}]}}),
-    );
+    let error =
+        patched::<Service>(json!({"spec": {"ports": []}}), json!({"spec": {"ports": [{"name": "x"}]}}));
     assert_eq!(
         error.unwrap_err().to_string(),
         "map: {\"name\":\"x\"} does not contain declared merge key: port"
     );
     let error = patched::<Pod>(json!({}), json!({"spec": {"$patch": "frob"}})).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "Unknown patch type: \"frob\" in map: {\"$patch\":\"frob\"}"
-    );
+    assert_eq!(error.to_string(), "Unknown patch type: \"frob\" in map: {\"$patch\":\"frob\"}");
     let disordered = json!({"spec": {
         "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
         "containers": [{"name": "a"}, {"name": "b"}],

@@ -8,11 +8,7 @@ fn wrong(kind: &str, object: Value) -> Vec<String> {
     let kind = registry.find(kind).unwrap();
     let mut object = kind.decode_value(&object).unwrap().object;
     kind.default(&mut *object);
-    kind.validate(&*object)
-        .0
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    kind.validate(&*object).0.iter().map(ToString::to_string).collect()
 }
 
 /// The complaints about a change.
@@ -20,21 +16,14 @@ fn wrong_change(kind: &str, old: Value, new: Value) -> Vec<String> {
     let registry = Registry::builtin();
     let kind = registry.find(kind).unwrap();
     let [old, new] = [old, new].map(|o| kind.decode_value(&o).unwrap().object);
-    kind.validate_update(&*new, &*old)
-        .0
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    kind.validate_update(&*new, &*old).0.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn autoscalers() {
     let target = json!({"kind": "Deployment", "name": "d"});
     let good = json!({"spec": {"scaleTargetRef": target, "maxReplicas": 3}});
-    assert_eq!(
-        wrong("horizontalpodautoscalers.v2.autoscaling", good),
-        Vec::<String>::new()
-    );
+    assert_eq!(wrong("horizontalpodautoscalers.v2.autoscaling", good), Vec::<String>::new());
     let metrics = json!([
         {"type": "Resource"},
         {"type": "Pods", "pods": {"metric": {"name": "q"}, "target": {"type": "AverageValue", "averageValue": "0"}}},
@@ -63,21 +52,14 @@ fn budgets_and_bindings() {
     let subjects = json!([{"kind": "User", "name": "u"}, {"kind": "ServiceAccount", "name": "s"}]);
     let role = json!({"kind": "Role", "name": "r"});
     assert_eq!(
-        wrong(
-            "clusterrolebindings",
-            json!({"roleRef": role, "subjects": subjects})
-        ),
+        wrong("clusterrolebindings", json!({"roleRef": role, "subjects": subjects})),
         [
             "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
             "subjects[1].namespace: Required value",
         ]
     );
     let other = json!({"kind": "Role", "name": "other"});
-    let found = wrong_change(
-        "rolebindings",
-        json!({"roleRef": role}),
-        json!({"roleRef": other}),
-    );
+    let found = wrong_change("rolebindings", json!({"roleRef": role}), json!({"roleRef": other}));
     assert!(found[0].ends_with("cannot change roleRef"), "{found:?}");
 }
 
@@ -98,18 +80,12 @@ fn claims() {
         ]
     );
     let bound = |size: &str| json!({"spec": spec(size), "status": {"phase": "Bound"}});
-    assert_eq!(
-        wrong_change("pvc", bound("1Gi"), bound("2Gi")),
-        Vec::<String>::new()
-    );
+    assert_eq!(wrong_change("pvc", bound("1Gi"), bound("2Gi")), Vec::<String>::new());
     let detail = "field can not be less than previous value";
     let smaller = [format!("spec.resources.requests.storage: Forbidden: {detail}")];
     assert_eq!(wrong_change("pvc", bound("2Gi"), bound("1Gi")), smaller);
     let found = wrong_change("pvc", json!({"spec": spec("1Gi")}), json!({"spec": spec("2Gi")}));
-    assert!(
-        found[0].starts_with("spec: Forbidden: spec is immutable after creation"),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("spec: Forbidden: spec is immutable after creation"), "{found:?}");
 }
 
 #[test]

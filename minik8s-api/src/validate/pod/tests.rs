@@ -12,10 +12,7 @@ fn wrong(spec: Value) -> Vec<String> {
 /// The complaints about a container with these fields, without the path of the container.
 fn wrong_container(fields: Value) -> Vec<String> {
     let mut container = json!({"name": "c", "image": "i"});
-    container
-        .as_object_mut()
-        .unwrap()
-        .extend(fields.as_object().unwrap().clone());
+    container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let volumes = json!([{"name": "v"}, {"name": "w"}]);
     let all = wrong(json!({"containers": [container], "volumes": volumes}));
     all.iter().map(|w| w.replace("spec.containers[0].", "")).collect()
@@ -76,10 +73,7 @@ fn names_and_images() {
              restartPolicy=Always",
         ]
     );
-    assert_eq!(
-        wrong(json!({"containers": []})),
-        ["spec.containers: Required value"]
-    );
+    assert_eq!(wrong(json!({"containers": []})), ["spec.containers: Required value"]);
 }
 
 #[test]
@@ -268,13 +262,8 @@ fn updates() {
         pod
     };
     let old = pod(|_| {});
-    let wrong = |new: &Pod| -> Vec<String> {
-        validate_update(new, &old)
-            .0
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    };
+    let wrong =
+        |new: &Pod| -> Vec<String> { validate_update(new, &old).0.iter().map(ToString::to_string).collect() };
     let allowed = pod(|spec| {
         spec.containers[0].image = Some("nginx:2".to_owned());
         spec.init_containers.as_mut().unwrap()[1].image = Some("other".to_owned());
@@ -294,16 +283,10 @@ fn updates() {
         moved[0]
             .starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*]")
     );
-    assert!(
-        moved[0].ends_with("\nchanged: spec.containers, spec.nodeName"),
-        "{moved:?}"
-    );
+    assert!(moved[0].ends_with("\nchanged: spec.containers, spec.nodeName"), "{moved:?}");
 
     let fewer = wrong(&pod(|spec| spec.init_containers = None));
-    assert_eq!(
-        fewer,
-        ["spec.initContainers: Forbidden: pod updates may not add or remove containers"]
-    );
+    assert_eq!(fewer, ["spec.initContainers: Forbidden: pod updates may not add or remove containers"]);
     let intolerant = wrong(&pod(|spec| spec.tolerations = None));
     let detail = "existing toleration can not be modified except its tolerationSeconds";
     assert_eq!(intolerant, [format!("spec.tolerations: Forbidden: {detail}")]);

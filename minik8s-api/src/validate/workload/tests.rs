@@ -9,11 +9,7 @@ fn wrong(kind: &str, name: &str, spec: Value) -> Vec<String> {
     let value = json!({"metadata": {"name": name}, "spec": spec});
     let mut object = kind.decode_value(&value).unwrap().object;
     kind.default(&mut *object);
-    kind.validate(&*object)
-        .0
-        .iter()
-        .map(ToString::to_string)
-        .collect()
+    kind.validate(&*object).0.iter().map(ToString::to_string).collect()
 }
 
 fn template() -> Value {
@@ -29,10 +25,7 @@ fn good_ones_are_good() {
     }
     let mut template = template();
     template["spec"]["restartPolicy"] = json!("Never");
-    assert_eq!(
-        wrong("job", "x", json!({"template": template})),
-        Vec::<String>::new()
-    );
+    assert_eq!(wrong("job", "x", json!({"template": template})), Vec::<String>::new());
     let spec = json!({"schedule": "*/5 * * * *", "jobTemplate": {"spec": {"template": template}}});
     assert_eq!(wrong("cronjob", "x", spec), Vec::<String>::new());
 }
@@ -72,11 +65,7 @@ fn deployments() {
 #[test]
 fn jobs() {
     assert_eq!(
-        wrong(
-            "job",
-            "x",
-            json!({"template": template(), "completionMode": "Indexed", "parallelism": 2})
-        ),
+        wrong("job", "x", json!({"template": template(), "completionMode": "Indexed", "parallelism": 2})),
         [
             "spec.completions: Required value: when completion mode is Indexed",
             "spec.template.spec.restartPolicy: Unsupported value: \"Always\": supported values: \"Never\", \

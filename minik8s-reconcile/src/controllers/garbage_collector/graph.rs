@@ -99,13 +99,25 @@ impl Node {
 pub(super) enum Decision {
     Nothing,
     /// It goes. Unless `blocked` (an owner waits for it), only if the server confirms that `owners` are gone.
-    Delete { node: Node, owners: Vec<Owner>, blocked: bool },
+    Delete {
+        node: Node,
+        owners: Vec<Owner>,
+        blocked: bool,
+    },
     /// Some owners are left; the reference to those that are not goes.
-    DropOwners { node: Node, owners: Vec<Owner> },
+    DropOwners {
+        node: Node,
+        owners: Vec<Owner>,
+    },
     /// Its dependents are let go, then it goes.
-    Orphan { node: Node, dependents: Vec<Node> },
+    Orphan {
+        node: Node,
+        dependents: Vec<Node>,
+    },
     /// No dependent keeps it any more.
-    Release { node: Node },
+    Release {
+        node: Node,
+    },
 }
 
 /// All objects, and who depends on whom.

@@ -19,12 +19,7 @@ impl PodFsm {
                 reason: "DeadlineExceeded".to_owned(),
                 message: "Pod was active on the node longer than the specified deadline".to_owned(),
             });
-            self.note(
-                true,
-                "DeadlineExceeded",
-                "Pod was active longer than its deadline".to_owned(),
-                None,
-            );
+            self.note(true, "DeadlineExceeded", "Pod was active longer than its deadline".to_owned(), None);
             self.end(Cause::Deadline, grace, plan.now);
             return;
         }
@@ -187,9 +182,7 @@ impl PodFsm {
                 }
                 instance.image = ImageState::Pending;
                 instance.waiting = None;
-                plan.actions.push(Action::EnsureImage {
-                    container: instance.name().to_owned(),
-                });
+                plan.actions.push(Action::EnsureImage { container: instance.name().to_owned() });
             }
             ImageState::Here(image) => {
                 if let Some(due) = instance.create.due()
@@ -229,11 +222,7 @@ impl PodFsm {
             pod.uid.as_deref().unwrap_or_default()
         );
         let instance = &mut self.instances[index];
-        if instance
-            .current
-            .as_ref()
-            .is_some_and(|a| a.stop.is_some_and(|s| s.redefine))
-        {
+        if instance.current.as_ref().is_some_and(|a| a.stop.is_some_and(|s| s.redefine)) {
             return false;
         }
         // Once its image is being fetched or its start retried, the delay is behind it.
@@ -256,10 +245,7 @@ impl PodFsm {
             go_duration(delay.as_secs()),
             instance.name()
         );
-        let fresh = instance
-            .waiting
-            .as_ref()
-            .is_none_or(|w| w.reason != "CrashLoopBackOff");
+        let fresh = instance.waiting.as_ref().is_none_or(|w| w.reason != "CrashLoopBackOff");
         instance.wait("CrashLoopBackOff", message.clone());
         if fresh {
             let name = instance.name().to_owned();
@@ -287,10 +273,7 @@ impl PodFsm {
         if let Some(pid) = running(false).or_else(|| running(true)) {
             return Some(Some(pid));
         }
-        self.instances
-            .iter()
-            .all(|i| i.starting.is_none())
-            .then_some(None)
+        self.instances.iter().all(|i| i.starting.is_none()).then_some(None)
     }
 }
 
@@ -302,11 +285,7 @@ pub(crate) fn container_id(pod_uid: &str, name: &str, attempt: u32) -> String {
 
 /// `10s`, `2m40s`, `5m0s`.
 fn go_duration(seconds: i64) -> String {
-    if seconds < 60 {
-        format!("{seconds}s")
-    } else {
-        format!("{}m{}s", seconds / 60, seconds % 60)
-    }
+    if seconds < 60 { format!("{seconds}s") } else { format!("{}m{}s", seconds / 60, seconds % 60) }
 }
 
 impl Instance {

@@ -37,10 +37,8 @@ impl PodFsm {
         };
         let pod_grace = grace(spec(&self.pod)).max(1);
         for instance in &mut self.instances {
-            let mut attempts: Vec<&Found> = found
-                .iter()
-                .filter(|f| f.container.labels.container == instance.name())
-                .collect();
+            let mut attempts: Vec<&Found> =
+                found.iter().filter(|f| f.container.labels.container == instance.name()).collect();
             attempts.sort_by_key(|f| f.container.labels.attempt);
             let published = statuses().find(|s| s.name == instance.name());
             for attempt in attempts {
@@ -61,23 +59,11 @@ impl PodFsm {
             .iter()
             .flatten()
             .filter_map(|ip| ip.ip.parse().ok())
-            .chain(
-                status
-                    .pod_ip
-                    .iter()
-                    .filter(|_| status.pod_ips.is_none())
-                    .filter_map(|ip| ip.parse().ok()),
-            )
+            .chain(status.pod_ip.iter().filter(|_| status.pod_ips.is_none()).filter_map(|ip| ip.parse().ok()))
             .collect();
-        let was_initialized = status
-            .conditions
-            .iter()
-            .flatten()
-            .any(|c| c.type_ == "Initialized" && c.status == "True");
-        let main_ran = self
-            .instances
-            .iter()
-            .any(|i| i.role == Role::Main && i.current.is_some());
+        let was_initialized =
+            status.conditions.iter().flatten().any(|c| c.type_ == "Initialized" && c.status == "True");
+        let main_ran = self.instances.iter().any(|i| i.role == Role::Main && i.current.is_some());
         self.initialized = self.sandbox_since.is_none() && (was_initialized || main_ran);
     }
 
@@ -107,17 +93,14 @@ impl Instance {
         let phase = match &container.state {
             // One that could not be started looks just like one that was never tried: the status knows.
             ContainerState::Created => told.map_or(Phase::Created, Phase::Ended),
-            ContainerState::Running { pid, started_at } => Phase::Running {
-                pid: *pid,
-                started_at: *started_at,
-            },
+            ContainerState::Running { pid, started_at } => {
+                Phase::Running { pid: *pid, started_at: *started_at }
+            }
             ContainerState::Exited(exit) => Phase::Ended(Ended::of(exit, found.message.clone())),
         };
         let since = match &phase {
             Phase::Running { started_at, .. } => *started_at,
-            Phase::Ended(Ended {
-                started_at: Some(at), ..
-            }) => *at,
+            Phase::Ended(Ended { started_at: Some(at), .. }) => *at,
             _ => Timestamp::UNIX_EPOCH,
         };
         self.crash = CrashBackoff::resumed(text(annotation::BACKOFF).parse().unwrap_or(0), since);
@@ -145,10 +128,7 @@ impl Instance {
         let state = published.state.as_ref();
         let last = published.last_state.as_ref().and_then(|s| s.terminated.as_ref());
         // Attempts are removed from either end: the status may know of a newer one than the runtime.
-        let outdated = self
-            .current
-            .as_ref()
-            .is_none_or(|a| a.number < count && !a.is_running());
+        let outdated = self.current.as_ref().is_none_or(|a| a.number < count && !a.is_running());
         if outdated {
             let ended = if let Some(terminated) = state.and_then(|s| s.terminated.as_ref()) {
                 Some((Ended::from_state(terminated), terminated.container_id.clone()))

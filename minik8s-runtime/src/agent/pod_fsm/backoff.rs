@@ -20,9 +20,7 @@ impl CrashBackoff {
     /// What an earlier agent left off with: `delay` was due for the attempt after the one started at `since`.
     pub(crate) fn resumed(delay_s: u32, since: Timestamp) -> Self {
         let delay = SignedDuration::from_secs(delay_s.into()).min(LONGEST);
-        Self {
-            last: (delay_s > 0).then_some((delay, since)),
-        }
+        Self { last: (delay_s > 0).then_some((delay, since)) }
     }
 
     /// The delay for a container that ended at `finished`; `None` if it may start again at once.
@@ -39,8 +37,7 @@ impl CrashBackoff {
 
     /// The delay that the next restart would sit out, in seconds, to be stored with the container.
     pub(crate) fn stored_s(&self) -> u32 {
-        self.last
-            .map_or(0, |(delay, _)| u32::try_from(delay.as_secs()).unwrap_or(0))
+        self.last.map_or(0, |(delay, _)| u32::try_from(delay.as_secs()).unwrap_or(0))
     }
 }
 
@@ -55,11 +52,7 @@ pub(crate) struct Retry {
 impl Retry {
     /// Delays that double from `first` to `longest`.
     pub(crate) const fn new(first: SignedDuration, longest: SignedDuration) -> Self {
-        Self {
-            first,
-            longest,
-            failed: None,
-        }
+        Self { first, longest, failed: None }
     }
 
     /// The delays of calls to the operating system: 1 s to 10 s.

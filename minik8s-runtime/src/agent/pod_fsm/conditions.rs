@@ -7,13 +7,8 @@ use super::instance::{Instance, Role, seconds};
 use super::{PodFsm, spec};
 
 /// The conditions that the agent answers for; the rest belongs to others.
-pub(crate) const OWN: [&str; 5] = [
-    "PodReadyToStartContainers",
-    "Initialized",
-    "Ready",
-    "ContainersReady",
-    "PodScheduled",
-];
+pub(crate) const OWN: [&str; 5] =
+    ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// What a condition should say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +21,7 @@ pub(super) struct Fact {
 
 impl Fact {
     fn new(type_: &'static str, status: bool) -> Self {
-        Self {
-            type_,
-            status,
-            reason: "",
-            message: String::new(),
-        }
+        Self { type_, status, reason: "", message: String::new() }
     }
 
     fn because(mut self, reason: &'static str, message: impl Into<String>) -> Self {
@@ -69,10 +59,8 @@ impl PodFsm {
         if pending.is_empty() {
             return fact(true);
         }
-        fact(false).because(
-            "ContainersNotInitialized",
-            format!("containers with incomplete status: [{pending}]"),
-        )
+        fact(false)
+            .because("ContainersNotInitialized", format!("containers with incomplete status: [{pending}]"))
     }
 
     fn containers_ready(&self, phase: &str) -> Fact {
@@ -83,25 +71,17 @@ impl PodFsm {
             _ => {}
         }
         let unready = names(
-            self.instances
-                .iter()
-                .filter(|i| matches!(i.role, Role::Main | Role::Sidecar) && !i.is_ready()),
+            self.instances.iter().filter(|i| matches!(i.role, Role::Main | Role::Sidecar) && !i.is_ready()),
         );
         if unready.is_empty() {
             return fact(true);
         }
-        fact(false).because(
-            "ContainersNotReady",
-            format!("containers with unready status: [{unready}]"),
-        )
+        fact(false).because("ContainersNotReady", format!("containers with unready status: [{unready}]"))
     }
 
     fn ready_fact(&self, containers: &Fact) -> Fact {
         if !containers.status {
-            return Fact {
-                type_: "Ready",
-                ..containers.clone()
-            };
+            return Fact { type_: "Ready", ..containers.clone() };
         }
         let mut complaints = Vec::new();
         for gate in spec(&self.pod).readiness_gates.iter().flatten() {
@@ -137,8 +117,7 @@ pub(super) fn update(known: &[PodCondition], facts: Vec<Fact>, now: Timestamp) -
                 reason: (!fact.reason.is_empty()).then(|| fact.reason.to_owned()),
                 message: (!fact.message.is_empty()).then_some(fact.message),
                 last_transition_time: Some(
-                    old.and_then(|c| c.last_transition_time.clone())
-                        .unwrap_or_else(|| seconds(now)),
+                    old.and_then(|c| c.last_transition_time.clone()).unwrap_or_else(|| seconds(now)),
                 ),
                 ..PodCondition::default()
             }

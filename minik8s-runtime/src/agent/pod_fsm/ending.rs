@@ -47,10 +47,7 @@ impl PodFsm {
     pub(super) fn plan_ending(&mut self, plan: &mut Plan) {
         let Some(ending) = self.ending else { return };
         self.stop_containers(ending, plan);
-        let quiet = self
-            .instances
-            .iter()
-            .all(|i| !i.is_running() && i.starting.is_none());
+        let quiet = self.instances.iter().all(|i| !i.is_running() && i.starting.is_none());
         if !quiet || self.prepare.running || self.attach.running {
             return;
         }
@@ -63,10 +60,7 @@ impl PodFsm {
             return;
         }
         for instance in &mut self.instances {
-            for attempt in [&mut instance.current, &mut instance.previous]
-                .into_iter()
-                .flatten()
-            {
+            for attempt in [&mut instance.current, &mut instance.previous].into_iter().flatten() {
                 if attempt.present {
                     attempt.present = false;
                     instance.stale.insert(attempt.id.clone(), Call::default());
@@ -137,11 +131,7 @@ impl PodFsm {
         if stop.pre_stop == PreStop::Due {
             if lifecycle.as_ref().is_some_and(|l| l.pre_stop.is_some()) && now < stop.kill_at {
                 stop.pre_stop = PreStop::Running;
-                plan.actions.push(Action::Hook {
-                    container: name,
-                    id: id.clone(),
-                    hook: Hook::PreStop,
-                });
+                plan.actions.push(Action::Hook { container: name, id: id.clone(), hook: Hook::PreStop });
             } else {
                 stop.pre_stop = PreStop::Done;
             }
@@ -156,31 +146,20 @@ impl PodFsm {
         }
         if !stop.signalled {
             stop.signalled = true;
-            plan.actions.push(Action::Signal {
-                id: id.clone(),
-                signal,
-            });
+            plan.actions.push(Action::Signal { id: id.clone(), signal });
         }
-        let kill_at = stop
-            .not_before
-            .map_or(stop.kill_at, |floor| floor.max(stop.kill_at));
+        let kill_at = stop.not_before.map_or(stop.kill_at, |floor| floor.max(stop.kill_at));
         match stop.next_kill {
             None if now >= kill_at => {
                 stop.next_kill = Some(now + KILL_AGAIN);
-                plan.actions.push(Action::Signal {
-                    id,
-                    signal: nix::libc::SIGKILL,
-                });
+                plan.actions.push(Action::Signal { id, signal: nix::libc::SIGKILL });
                 plan.wake(now + KILL_AGAIN);
             }
             None => plan.wake(kill_at),
             Some(next) if now >= next => {
                 // Either the signal or the news of the end got lost.
                 stop.next_kill = Some(now + KILL_AGAIN);
-                plan.actions.push(Action::Signal {
-                    id: id.clone(),
-                    signal: nix::libc::SIGKILL,
-                });
+                plan.actions.push(Action::Signal { id: id.clone(), signal: nix::libc::SIGKILL });
                 plan.actions.push(Action::Inspect { id });
                 plan.wake(now + KILL_AGAIN);
             }
@@ -213,11 +192,7 @@ fn signal_number(text: &str) -> Option<i32> {
     if let Ok(number) = text.parse() {
         return (1..=64).contains(&number).then_some(number);
     }
-    let name = if text.starts_with("SIG") {
-        text
-    } else {
-        format!("SIG{text}")
-    };
+    let name = if text.starts_with("SIG") { text } else { format!("SIG{text}") };
     if let Some(offset) = name.strip_prefix("SIGRTMIN+") {
         return offset.parse::<i32>().ok().map(|n| 34 + n).filter(|n| *n <= 64);
     }

@@ -304,15 +304,10 @@ impl Instance {
     /// Whether it has ended for good.
     pub(crate) fn is_finished(&self) -> bool {
         self.starting.is_none()
-            && self
-                .current
-                .as_ref()
-                .is_some_and(|attempt| match attempt.ended() {
-                    Some(ended) => {
-                        !attempt.stop.is_some_and(|s| s.redefine) && !self.policy.restarts(ended.code)
-                    }
-                    None => false,
-                })
+            && self.current.as_ref().is_some_and(|attempt| match attempt.ended() {
+                Some(ended) => !attempt.stop.is_some_and(|s| s.redefine) && !self.policy.restarts(ended.code),
+                None => false,
+            })
     }
 
     /// The number of the next attempt.
@@ -349,10 +344,7 @@ impl Instance {
     }
 
     pub(crate) fn wait(&mut self, reason: &'static str, message: impl Into<String>) {
-        self.waiting = Some(Waiting {
-            reason,
-            message: message.into(),
-        });
+        self.waiting = Some(Waiting { reason, message: message.into() });
     }
 }
 
@@ -366,11 +358,7 @@ pub(crate) struct Call {
 
 impl Default for Call {
     fn default() -> Self {
-        Self {
-            running: false,
-            done: false,
-            retry: Retry::call(),
-        }
+        Self { running: false, done: false, retry: Retry::call() }
     }
 }
 

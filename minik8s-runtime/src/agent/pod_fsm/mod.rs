@@ -184,11 +184,7 @@ impl PodFsm {
 
     /// Its addresses, the primary one first; the node's for a pod on the node's network.
     pub(crate) fn addresses(&self) -> &[IpAddr] {
-        if self.host_network() {
-            &self.host_ips
-        } else {
-            &self.addresses
-        }
+        if self.host_network() { &self.host_ips } else { &self.addresses }
     }
 
     /// Whether all that is left to do is to forget it.
@@ -218,10 +214,7 @@ impl PodFsm {
             }
         }
         let deleted = pod.metadata.deletion_timestamp.is_some();
-        let grace = pod
-            .metadata
-            .deletion_grace_period_seconds
-            .unwrap_or_else(|| grace(spec(&pod)));
+        let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or_else(|| grace(spec(&pod)));
         self.pod = pod;
         if deleted {
             self.end(Cause::Deleted, grace, now);
@@ -235,11 +228,8 @@ impl PodFsm {
 
     /// The node will not run it.
     pub(crate) fn reject(&mut self, reason: &str, message: &str, now: Timestamp) {
-        self.terminal = Some(Terminal {
-            phase: "Failed",
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        });
+        self.terminal =
+            Some(Terminal { phase: "Failed", reason: reason.to_owned(), message: message.to_owned() });
         self.end(Cause::Completed, 0, now);
     }
 
@@ -253,11 +243,7 @@ impl PodFsm {
                 }
                 return;
             }
-            if instance
-                .starting
-                .as_ref()
-                .is_some_and(|(starting, ..)| starting == id)
-            {
+            if instance.starting.as_ref().is_some_and(|(starting, ..)| starting == id) {
                 // Over before we heard that it had begun.
                 let attempt = instance.begin(id, Phase::Ended(ended));
                 instance.push(attempt);
@@ -282,11 +268,8 @@ impl PodFsm {
             ProbeKind::Liveness => &instance.spec.liveness_probe,
             ProbeKind::Readiness => &instance.spec.readiness_probe,
         };
-        let grace = probe
-            .as_ref()
-            .and_then(|p| p.termination_grace_period_seconds)
-            .unwrap_or(pod_grace)
-            .max(1);
+        let grace =
+            probe.as_ref().and_then(|p| p.termination_grace_period_seconds).unwrap_or(pod_grace).max(1);
         let Some(attempt) = instance.current.as_mut() else {
             return;
         };
@@ -297,11 +280,7 @@ impl PodFsm {
             (ProbeKind::Startup | ProbeKind::Liveness, false) => {
                 if attempt.stop.is_none() && self.ending.is_none() {
                     attempt.begin_stop(now + SignedDuration::from_secs(grace), false);
-                    let which = if kind == ProbeKind::Startup {
-                        "startup"
-                    } else {
-                        "liveness"
-                    };
+                    let which = if kind == ProbeKind::Startup { "startup" } else { "liveness" };
                     let message = format!("Container {name} failed {which} probe, will be restarted");
                     self.note(false, "Killing", message, Some(name));
                 }
@@ -312,11 +291,7 @@ impl PodFsm {
     /// Which probes should be running.
     pub(crate) fn probes(&self) -> Vec<ProbeTarget> {
         let mut out = Vec::new();
-        for instance in self
-            .instances
-            .iter()
-            .filter(|i| matches!(i.role, Role::Main | Role::Sidecar))
-        {
+        for instance in self.instances.iter().filter(|i| matches!(i.role, Role::Main | Role::Sidecar)) {
             let Some(attempt) = instance.current.as_ref() else {
                 continue;
             };
@@ -324,11 +299,7 @@ impl PodFsm {
                 continue;
             }
             let mut add = |kind| {
-                out.push(ProbeTarget {
-                    id: attempt.id.clone(),
-                    kind,
-                    container: instance.name().to_owned(),
-                });
+                out.push(ProbeTarget { id: attempt.id.clone(), kind, container: instance.name().to_owned() });
             };
             let alive = attempt.stop.is_none() && self.ending.is_none();
             if !attempt.startup_passed {
@@ -368,11 +339,7 @@ impl PodFsm {
                 self.attach.finish(&result.map(drop), now);
             }
             Outcome::Image { container, result } => self.image_done(&container, result, now),
-            Outcome::Started {
-                container,
-                id,
-                result,
-            } => self.start_done(&container, &id, result, now),
+            Outcome::Started { container, id, result } => self.start_done(&container, &id, result, now),
             Outcome::Hook { id, hook, result } => self.hook_done(&id, hook, result, now),
             Outcome::Signalled { id, signal, result } => {
                 if result.is_err()
@@ -421,11 +388,7 @@ impl PodFsm {
                 if pulled {
                     (false, "Pulled", format!("Successfully pulled image \"{wanted}\""))
                 } else {
-                    (
-                        false,
-                        "Pulled",
-                        format!("Container image \"{wanted}\" already present on machine"),
-                    )
+                    (false, "Pulled", format!("Container image \"{wanted}\" already present on machine"))
                 }
             }
             Err(error) => {
@@ -437,11 +400,7 @@ impl PodFsm {
                     ImageError::InvalidName(message) => ("InvalidImageName", message),
                 };
                 instance.wait(reason, message.clone());
-                (
-                    true,
-                    "Failed",
-                    format!("Failed to pull image \"{wanted}\": {message}"),
-                )
+                (true, "Failed", format!("Failed to pull image \"{wanted}\": {message}"))
             }
         };
         self.note(warning, reason, message, Some(container.to_owned()));
@@ -454,11 +413,8 @@ impl PodFsm {
         result: Result<(u32, Timestamp), StartError>,
         now: Timestamp,
     ) {
-        let alive: Vec<u32> = self
-            .instances
-            .iter()
-            .filter_map(|i| i.current.as_ref().and_then(Attempt::pid))
-            .collect();
+        let alive: Vec<u32> =
+            self.instances.iter().filter_map(|i| i.current.as_ref().and_then(Attempt::pid)).collect();
         let Some(instance) = self.instances.iter_mut().find(|i| i.name() == container) else {
             return;
         };
@@ -468,11 +424,7 @@ impl PodFsm {
         let (warning, reason, message) = match result {
             Ok((pid, started_at)) => {
                 // Its end may have been reported already.
-                if instance
-                    .current
-                    .as_ref()
-                    .is_none_or(|a| a.id != id || a.phase == Phase::Created)
-                {
+                if instance.current.as_ref().is_none_or(|a| a.id != id || a.phase == Phase::Created) {
                     let attempt = instance.begin(id, Phase::Running { pid, started_at });
                     instance.push(attempt);
                 }
@@ -537,11 +489,7 @@ impl PodFsm {
             }
         }
         if let Err(message) = result {
-            let reason = if hook == Hook::PostStart {
-                "FailedPostStartHook"
-            } else {
-                "FailedPreStopHook"
-            };
+            let reason = if hook == Hook::PostStart { "FailedPostStartHook" } else { "FailedPreStopHook" };
             self.note(true, reason, message, None);
         }
     }
@@ -575,11 +523,7 @@ impl PodFsm {
 
     /// Decides what to do now.
     pub(crate) fn step(&mut self, now: Timestamp) -> Step {
-        let mut plan = Plan {
-            now,
-            actions: Vec::new(),
-            wake: None,
-        };
+        let mut plan = Plan { now, actions: Vec::new(), wake: None };
         if self.ending.is_none() {
             self.plan_active(&mut plan);
         }
@@ -633,10 +577,7 @@ impl PodFsm {
     }
 
     fn attempt_mut(&mut self, id: &str) -> Option<&mut Attempt> {
-        self.instances
-            .iter_mut()
-            .filter_map(|i| i.current.as_mut())
-            .find(|a| a.id == id)
+        self.instances.iter_mut().filter_map(|i| i.current.as_mut()).find(|a| a.id == id)
     }
 
     fn host_network(&self) -> bool {
@@ -644,12 +585,7 @@ impl PodFsm {
     }
 
     fn note(&mut self, warning: bool, reason: &'static str, message: String, container: Option<String>) {
-        self.notes.push(Note {
-            warning,
-            reason,
-            message,
-            container,
-        });
+        self.notes.push(Note { warning, reason, message, container });
     }
 }
 
@@ -660,17 +596,10 @@ impl Instance {
             ImageState::Here(image) => (image.id.clone(), image.stop_signal.clone()),
             _ => (String::new(), String::new()),
         };
-        let hook = self
-            .spec
-            .lifecycle
-            .as_ref()
-            .is_some_and(|l| l.post_start.is_some());
+        let hook = self.spec.lifecycle.as_ref().is_some_and(|l| l.post_start.is_some());
         Attempt {
             id: id.to_owned(),
-            number: self
-                .starting
-                .as_ref()
-                .map_or_else(|| self.next_attempt(), |(_, n, _)| *n),
+            number: self.starting.as_ref().map_or_else(|| self.next_attempt(), |(_, n, _)| *n),
             image_id,
             spec_image: self.spec.image.clone().unwrap_or_default(),
             stop_signal,

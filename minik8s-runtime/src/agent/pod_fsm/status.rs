@@ -13,12 +13,8 @@ impl PodFsm {
         let phase = self.phase();
         self.conditions = self.next_conditions(phase, plan.now);
         let statuses = |role: fn(Role) -> bool| -> Option<Vec<ContainerStatus>> {
-            let list: Vec<_> = self
-                .instances
-                .iter()
-                .filter(|i| role(i.role))
-                .map(|i| self.container_status(i))
-                .collect();
+            let list: Vec<_> =
+                self.instances.iter().filter(|i| role(i.role)).map(|i| self.container_status(i)).collect();
             (!list.is_empty()).then_some(list)
         };
         let rejected = self.terminal.is_some() && self.instances.iter().all(|i| i.current.is_none());
@@ -56,10 +52,7 @@ impl PodFsm {
 
     /// `Succeeded` and `Failed` only once nothing runs any more.
     pub(super) fn phase(&self) -> &'static str {
-        let up = self
-            .instances
-            .iter()
-            .any(|i| i.is_running() || i.starting.is_some());
+        let up = self.instances.iter().any(|i| i.is_running() || i.starting.is_some());
         if let Some(terminal) = self.terminal.as_ref().filter(|_| !up) {
             return terminal.phase;
         }
@@ -69,17 +62,14 @@ impl PodFsm {
                 Role::Sidecar => i.is_started(),
                 _ => true,
             });
-        let failed_init = self
-            .instances
-            .iter()
-            .any(|i| i.role == Role::Init && i.is_finished() && !i.is_ready());
+        let failed_init =
+            self.instances.iter().any(|i| i.role == Role::Init && i.is_finished() && !i.is_ready());
         if failed_init && !self.initialized && !up {
             return "Failed";
         }
         let mains = || self.instances.iter().filter(|i| i.role == Role::Main);
-        let never_ran = mains()
-            .filter(|i| i.current.as_ref().is_none_or(|a| a.phase == Phase::Created))
-            .count();
+        let never_ran =
+            mains().filter(|i| i.current.as_ref().is_none_or(|a| a.phase == Phase::Created)).count();
         let ended: Vec<i32> = mains().filter_map(|i| i.ended().map(|e| e.code)).collect();
         let total = mains().count();
         if self.ending.is_some() && !up && never_ran < total {
@@ -104,16 +94,10 @@ impl PodFsm {
 
     fn container_status(&self, instance: &Instance) -> ContainerStatus {
         let current = instance.current.as_ref().filter(|a| a.phase != Phase::Created);
-        let previous = if current.is_some() {
-            instance.previous.as_ref()
-        } else {
-            None
-        };
+        let previous = if current.is_some() { instance.previous.as_ref() } else { None };
         let last = |a: Option<&Attempt>| a.and_then(|a| a.ended().map(|e| e.state(&a.id)));
-        let waiting = instance
-            .waiting
-            .as_ref()
-            .filter(|_| !instance.is_finished() && self.terminal.is_none());
+        let waiting =
+            instance.waiting.as_ref().filter(|_| !instance.is_finished() && self.terminal.is_none());
         let (state, last_state) = match (current, waiting) {
             (Some(a), _) if a.is_running() && a.post_start == PostStart::Done => {
                 let started_at = match a.phase {
@@ -121,13 +105,7 @@ impl PodFsm {
                     _ => None,
                 };
                 let running = Some(ContainerStateRunning { started_at });
-                (
-                    ContainerState {
-                        running,
-                        ..ContainerState::default()
-                    },
-                    last(previous),
-                )
+                (ContainerState { running, ..ContainerState::default() }, last(previous))
             }
             // Its postStart hook has yet to return.
             (Some(a), _) if a.is_running() => (self.creating(instance), last(previous)),
@@ -136,13 +114,7 @@ impl PodFsm {
                     reason: Some(waiting.reason.to_owned()),
                     message: (!waiting.message.is_empty()).then(|| waiting.message.clone()),
                 });
-                (
-                    ContainerState {
-                        waiting,
-                        ..ContainerState::default()
-                    },
-                    last(current),
-                )
+                (ContainerState { waiting, ..ContainerState::default() }, last(current))
             }
             (Some(a), None) => (last(Some(a)).unwrap_or_default(), last(previous)),
             (None, None) => (self.creating(instance), None),
@@ -162,34 +134,18 @@ impl PodFsm {
     }
 
     fn creating(&self, instance: &Instance) -> ContainerState {
-        let has_inits = self
-            .instances
-            .iter()
-            .any(|i| matches!(i.role, Role::Init | Role::Sidecar));
+        let has_inits = self.instances.iter().any(|i| matches!(i.role, Role::Init | Role::Sidecar));
         let next_up = matches!(instance.role, Role::Init | Role::Sidecar)
             && self
                 .instances
                 .iter()
                 .filter(|i| matches!(i.role, Role::Init | Role::Sidecar))
-                .find(|i| {
-                    !(if i.role == Role::Init {
-                        i.is_ready()
-                    } else {
-                        i.is_started()
-                    })
-                })
+                .find(|i| !(if i.role == Role::Init { i.is_ready() } else { i.is_started() }))
                 .is_some_and(|first| first.name() == instance.name());
         let initializing = has_inits && !self.initialized && !(next_up && self.is_set_up());
-        let reason = if initializing {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
-        };
+        let reason = if initializing { "PodInitializing" } else { "ContainerCreating" };
         ContainerState {
-            waiting: Some(ContainerStateWaiting {
-                reason: Some(reason.to_owned()),
-                message: None,
-            }),
+            waiting: Some(ContainerStateWaiting { reason: Some(reason.to_owned()), message: None }),
             ..ContainerState::default()
         }
     }

@@ -21,9 +21,7 @@ pub(crate) struct Counter {
 impl Counter {
     pub(crate) fn of(probe: &Probe) -> Self {
         let threshold = |v: Option<i32>, default| {
-            v.and_then(|v| u32::try_from(v).ok())
-                .filter(|v| *v > 0)
-                .unwrap_or(default)
+            v.and_then(|v| u32::try_from(v).ok()).filter(|v| *v > 0).unwrap_or(default)
         };
         Self {
             success: threshold(probe.success_threshold, 1),
@@ -54,11 +52,7 @@ mod tests {
 
     #[test]
     fn thresholds_count_answers_in_a_row() {
-        let probe = Probe {
-            success_threshold: Some(2),
-            failure_threshold: Some(3),
-            ..Probe::default()
-        };
+        let probe = Probe { success_threshold: Some(2), failure_threshold: Some(3), ..Probe::default() };
         let mut c = Counter::of(&probe);
         let verdicts: Vec<_> = [false, false, true, false, false, false, true, true, true]
             .into_iter()
@@ -67,17 +61,7 @@ mod tests {
         use Verdict::{Healthy, Unhealthy};
         assert_eq!(
             verdicts,
-            [
-                None,
-                None,
-                None,
-                None,
-                None,
-                Some(Unhealthy),
-                None,
-                Some(Healthy),
-                Some(Healthy)
-            ]
+            [None, None, None, None, None, Some(Unhealthy), None, Some(Healthy), Some(Healthy)]
         );
     }
 
@@ -85,9 +69,6 @@ mod tests {
     fn defaults_are_one_and_three() {
         let mut c = Counter::of(&Probe::default());
         assert_eq!(c.count(true), Some(Verdict::Healthy));
-        assert_eq!(
-            [c.count(false), c.count(false), c.count(false)],
-            [None, None, Some(Verdict::Unhealthy)]
-        );
+        assert_eq!([c.count(false), c.count(false), c.count(false)], [None, None, Some(Verdict::Unhealthy)]);
     }
 }

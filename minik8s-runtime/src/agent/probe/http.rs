@@ -10,19 +10,12 @@ const MOST: usize = 16 << 10;
 
 /// Asks for a page; a status of 200 to 399 is well. Redirects are not followed.
 pub(super) async fn get(host: &str, port: u16, get: &HTTPGetAction) -> Result<(), String> {
-    if get
-        .scheme
-        .as_deref()
-        .is_some_and(|s| s.eq_ignore_ascii_case("https"))
-    {
+    if get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) {
         return Err("probes over HTTPS are not supported".to_owned());
     }
     let failed = |e: std::io::Error| format!("Get \"http://{host}:{port}\": {e}");
     let mut stream = TcpStream::connect((host, port)).await.map_err(failed)?;
-    stream
-        .write_all(request(host, port, get)?.as_bytes())
-        .await
-        .map_err(failed)?;
+    stream.write_all(request(host, port, get)?.as_bytes()).await.map_err(failed)?;
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
     while !head.contains(&b'\n') && head.len() < MOST {
@@ -41,11 +34,7 @@ pub(super) async fn get(host: &str, port: u16, get: &HTTPGetAction) -> Result<()
 fn request(host: &str, port: u16, get: &HTTPGetAction) -> Result<String, String> {
     let path = get.path.as_deref().unwrap_or("/");
     let slash = if path.starts_with('/') { "" } else { "/" };
-    let authority = if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let mut headers = vec![
         ("Host".to_owned(), authority),
         ("User-Agent".to_owned(), "kube-probe/1".to_owned()),
@@ -98,30 +87,18 @@ const SERVING: i32 = 1;
 
 /// Asks `grpc.health.v1.Health`.
 pub(super) async fn grpc_health(host: &str, port: u16, service: &str) -> Result<(), String> {
-    let authority = if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
+    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let endpoint =
         tonic::transport::Endpoint::from_shared(format!("http://{authority}")).map_err(|e| e.to_string())?;
-    let channel = endpoint
-        .connect()
-        .await
-        .map_err(|e| format!("failed to connect to {authority}: {e}"))?;
+    let channel = endpoint.connect().await.map_err(|e| format!("failed to connect to {authority}: {e}"))?;
     let mut client = tonic::client::Grpc::new(channel);
     client.ready().await.map_err(|e| e.to_string())?;
     let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let codec = tonic_prost::ProstCodec::<HealthRequest, HealthResponse>::default();
-    let request = tonic::Request::new(HealthRequest {
-        service: service.to_owned(),
-    });
+    let request = tonic::Request::new(HealthRequest { service: service.to_owned() });
     match client.unary(request, path, codec).await {
         Ok(answer) if answer.get_ref().status == SERVING => Ok(()),
-        Ok(answer) => Err(format!(
-            "service unhealthy (responded with status {})",
-            answer.get_ref().status
-        )),
+        Ok(answer) => Err(format!("service unhealthy (responded with status {})", answer.get_ref().status)),
         Err(status) => Err(format!("health rpc failed: {}", status.message())),
     }
 }
@@ -159,10 +136,7 @@ mod tests {
         let (ok, request) = answer("HTTP/1.1 204 No Content\r\n\r\n", action).await;
         assert!(ok.is_ok());
         assert!(request.starts_with("GET /health HTTP/1.1\r\n"), "{request}");
-        assert!(
-            request.contains("\r\nhost: h\r\n") && request.contains("\r\nX: 1\r\n"),
-            "{request}"
-        );
+        assert!(request.contains("\r\nhost: h\r\n") && request.contains("\r\nX: 1\r\n"), "{request}");
         assert!(!request.contains("Host: 127"), "{request}");
         let (bad, _) = answer("HTTP/1.0 503 Nope\r\n\r\n", json!({"port": 1})).await;
         assert_eq!(bad.unwrap_err(), "HTTP probe failed with statuscode: 503");

@@ -36,9 +36,7 @@ impl Check {
         let exec = probe.exec.clone().map(Self::Exec);
         let http = || probe.http_get.clone().map(Self::Http);
         let tcp = || probe.tcp_socket.clone().map(Self::Tcp);
-        exec.or_else(http)
-            .or_else(tcp)
-            .or_else(|| probe.grpc.clone().map(Self::Grpc))
+        exec.or_else(http).or_else(tcp).or_else(|| probe.grpc.clone().map(Self::Grpc))
     }
 
     /// What a hook does.
@@ -46,9 +44,7 @@ impl Check {
         let exec = hook.exec.clone().map(Self::Exec);
         let http = || hook.http_get.clone().map(Self::Http);
         let tcp = || hook.tcp_socket.clone().map(Self::Tcp);
-        exec.or_else(http)
-            .or_else(tcp)
-            .or_else(|| hook.sleep.as_ref().map(|s| Self::Sleep(s.seconds)))
+        exec.or_else(http).or_else(tcp).or_else(|| hook.sleep.as_ref().map(|s| Self::Sleep(s.seconds)))
     }
 }
 
@@ -79,9 +75,7 @@ pub(crate) async fn ask(asked: &Asked, check: &Check) -> Result<(), String> {
             let host = host(asked, socket.host.as_deref())?;
             let port = port(&asked.container, &socket.port)?;
             let connected = tokio::net::TcpStream::connect((host.as_str(), port)).await;
-            connected
-                .map(drop)
-                .map_err(|e| format!("dial tcp {host}:{port}: {e}"))
+            connected.map(drop).map_err(|e| format!("dial tcp {host}:{port}: {e}"))
         }
         Check::Grpc(grpc) => {
             let host = host(asked, None)?;
@@ -96,15 +90,8 @@ pub(crate) async fn ask(asked: &Asked, check: &Check) -> Result<(), String> {
 }
 
 async fn run(asked: &Asked, command: Vec<String>) -> Result<(), String> {
-    let spec = ExecSpec {
-        command,
-        ..ExecSpec::default()
-    };
-    let streams = asked
-        .runtime
-        .exec(&asked.id, &spec)
-        .await
-        .map_err(|e| e.to_string())?;
+    let spec = ExecSpec { command, ..ExecSpec::default() };
+    let streams = asked.runtime.exec(&asked.id, &spec).await.map_err(|e| e.to_string())?;
     let (stdout, stderr, exit) = (streams.stdout, streams.stderr, streams.exit);
     // Both must be read to their ends, or a talkative command blocks on a full pipe.
     let read = async |stream: Option<Box<dyn tokio::io::AsyncRead + Send + Unpin>>| {
@@ -122,11 +109,7 @@ async fn run(asked: &Asked, command: Vec<String>) -> Result<(), String> {
             let mut text = String::from_utf8_lossy(&out).into_owned();
             text.push_str(&String::from_utf8_lossy(&err));
             let text = text.trim();
-            Err(if text.is_empty() {
-                format!("command exited with {code}")
-            } else {
-                text.to_owned()
-            })
+            Err(if text.is_empty() { format!("command exited with {code}") } else { text.to_owned() })
         }
     }
 }
@@ -134,10 +117,7 @@ async fn run(asked: &Asked, command: Vec<String>) -> Result<(), String> {
 fn host(asked: &Asked, wanted: Option<&str>) -> Result<String, String> {
     match wanted.filter(|h| !h.is_empty()) {
         Some(host) => Ok(host.to_owned()),
-        None => asked
-            .address
-            .map(|ip| ip.to_string())
-            .ok_or_else(|| "the pod has no address".to_owned()),
+        None => asked.address.map(|ip| ip.to_string()).ok_or_else(|| "the pod has no address".to_owned()),
     }
 }
 
@@ -155,10 +135,7 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
                 .ok_or_else(|| format!("couldn't find port: {text}"))?,
         },
     };
-    u16::try_from(number)
-        .ok()
-        .filter(|p| *p > 0)
-        .ok_or_else(|| format!("invalid port {number}"))
+    u16::try_from(number).ok().filter(|p| *p > 0).ok_or_else(|| format!("invalid port {number}"))
 }
 
 /// When a probe runs.
@@ -172,11 +149,7 @@ pub(crate) struct Timing {
 impl Timing {
     pub(crate) fn of(probe: &Probe) -> Self {
         let seconds = |v: Option<i32>, default: u64, least: u64| {
-            Duration::from_secs(
-                v.and_then(|v| u64::try_from(v).ok())
-                    .unwrap_or(default)
-                    .max(least),
-            )
+            Duration::from_secs(v.and_then(|v| u64::try_from(v).ok()).unwrap_or(default).max(least))
         };
         Self {
             initial_delay: seconds(probe.initial_delay_seconds, 0, 0),

@@ -43,11 +43,7 @@ pub(super) fn write(dir: &Path, payload: &Payload, gid: Option<u32>) -> io::Resu
 fn holds(data: &Path, payload: &Payload, gid: Option<u32>) -> io::Result<bool> {
     let mut found = BTreeSet::new();
     list(data, Path::new(""), &mut found)?;
-    if !found
-        .iter()
-        .map(String::as_str)
-        .eq(payload.keys().map(String::as_str))
-    {
+    if !found.iter().map(String::as_str).eq(payload.keys().map(String::as_str)) {
         return Ok(false);
     }
     for (path, file) in payload {
@@ -88,11 +84,7 @@ fn fill(dir: &Path, payload: &Payload, gid: Option<u32>) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
-        let mut out = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&path)?;
+        let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
         io::Write::write_all(&mut out, &file.data)?;
         if gid.is_some() || file.user.is_some() {
             chown(&path, file.user, gid)?;
@@ -105,11 +97,7 @@ fn fill(dir: &Path, payload: &Payload, gid: Option<u32>) -> io::Result<()> {
 
 /// The group can always read.
 fn mode(file: &File, gid: Option<u32>) -> u32 {
-    if gid.is_some() {
-        file.mode | 0o440
-    } else {
-        file.mode
-    }
+    if gid.is_some() { file.mode | 0o440 } else { file.mode }
 }
 
 /// The links that the pod sees: one for each first component of a path.
@@ -150,10 +138,7 @@ fn sweep(dir: &Path, keep: &str) -> io::Result<()> {
 fn fresh_name(dir: &Path) -> String {
     let stamp = jiff::Timestamp::now().strftime("..%Y_%m_%d_%H_%M_%S").to_string();
     let taken = |name: &String| !dir.join(name).exists();
-    (0u32..)
-        .map(|n| format!("{stamp}.{n:09}"))
-        .find(taken)
-        .expect("numbers do not run out")
+    (0u32..).map(|n| format!("{stamp}.{n:09}")).find(taken).expect("numbers do not run out")
 }
 
 fn remove_file(path: &Path) -> io::Result<()> {

@@ -31,16 +31,11 @@ pub(crate) fn write(
 ) -> io::Result<()> {
     fs::create_dir_all(dir.etc(""))?;
     let host_network = spec(pod).host_network == Some(true);
-    let hosts = if host_network {
-        with_aliases(pod, node_hosts.to_owned())
-    } else {
-        hosts(pod, hostname, addresses)
-    };
-    for (file, text) in [
-        ("hosts", hosts),
-        ("resolv.conf", resolv_conf(pod, dns)),
-        ("hostname", format!("{hostname}\n")),
-    ] {
+    let hosts =
+        if host_network { with_aliases(pod, node_hosts.to_owned()) } else { hosts(pod, hostname, addresses) };
+    for (file, text) in
+        [("hosts", hosts), ("resolv.conf", resolv_conf(pod, dns)), ("hostname", format!("{hostname}\n"))]
+    {
         let path = dir.etc(file);
         // In place: containers that run have this very file mounted.
         if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
@@ -100,10 +95,8 @@ impl Resolver {
     }
 
     fn add(&mut self, config: &PodDNSConfig) {
-        for (list, more) in [
-            (&mut self.servers, &config.nameservers),
-            (&mut self.searches, &config.searches),
-        ] {
+        for (list, more) in [(&mut self.servers, &config.nameservers), (&mut self.searches, &config.searches)]
+        {
             for item in more.iter().flatten() {
                 if !list.contains(item) {
                     list.push(item.clone());
@@ -136,11 +129,7 @@ pub(crate) fn resolv_conf(pod: &Pod, dns: &Dns) -> String {
     } else if cluster && !dns.servers.is_empty() {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or("default");
         let domain = &dns.domain;
-        let mut searches = vec![
-            format!("{namespace}.svc.{domain}"),
-            format!("svc.{domain}"),
-            domain.clone(),
-        ];
+        let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
         searches.extend(node.searches);
         Resolver {
             servers: dns.servers.iter().map(ToString::to_string).collect(),

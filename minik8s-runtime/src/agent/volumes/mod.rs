@@ -49,19 +49,12 @@ impl PodDir {
     }
 
     fn sub_path(&self, volume: &str, container: &str, index: usize) -> PathBuf {
-        self.0
-            .join("subpaths")
-            .join(volume)
-            .join(container)
-            .join(index.to_string())
+        self.0.join("subpaths").join(volume).join(container).join(index.to_string())
     }
 
     /// Where a container leaves its last words.
     pub(crate) fn termination_log(&self, container: &str, attempt: u32) -> PathBuf {
-        self.0
-            .join("containers")
-            .join(container)
-            .join(attempt.to_string())
+        self.0.join("containers").join(container).join(attempt.to_string())
     }
 
     fn etc(&self, file: &str) -> PathBuf {
@@ -125,23 +118,13 @@ fn set_up_one(path: &Path, plan: &Plan, fs_group: Option<u32>) -> Result<Volume,
                     ownership::give(path, gid).map_err(text)?;
                 }
             }
-            Ok(Volume {
-                path: path.to_owned(),
-                read_only: false,
-            })
+            Ok(Volume { path: path.to_owned(), read_only: false })
         }
         Plan::HostPath { path, kind } => {
             plan::check_host_path(path, kind)?;
-            Ok(Volume {
-                path: path.clone(),
-                read_only: false,
-            })
+            Ok(Volume { path: path.clone(), read_only: false })
         }
-        Plan::Claim {
-            path,
-            read_only,
-            recursive,
-        } => {
+        Plan::Claim { path, read_only, recursive } => {
             if !path.is_dir() {
                 return Err(format!("{} is not a directory", path.display()));
             }
@@ -150,10 +133,7 @@ fn set_up_one(path: &Path, plan: &Plan, fs_group: Option<u32>) -> Result<Volume,
             {
                 ownership::give(path, gid).map_err(text)?;
             }
-            Ok(Volume {
-                path: path.clone(),
-                read_only: *read_only,
-            })
+            Ok(Volume { path: path.clone(), read_only: *read_only })
         }
         Plan::Files { payload, secret } => {
             fs::create_dir_all(path).map_err(text)?;
@@ -162,10 +142,7 @@ fn set_up_one(path: &Path, plan: &Plan, fs_group: Option<u32>) -> Result<Volume,
             }
             fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(text)?;
             atomic::write(path, payload, fs_group).map_err(text)?;
-            Ok(Volume {
-                path: path.to_owned(),
-                read_only: true,
-            })
+            Ok(Volume { path: path.to_owned(), read_only: true })
         }
     }
 }
@@ -192,27 +169,16 @@ pub(crate) fn tear_down(dir: &PodDir, keep_last_words: bool) -> io::Result<()> {
         match nix::mount::umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
             Err(e) => {
-                return Err(io::Error::other(format!(
-                    "cannot unmount {}: {e}",
-                    point.display()
-                )));
+                return Err(io::Error::other(format!("cannot unmount {}: {e}", point.display())));
             }
         }
     }
     if let Some(left) = mount_points_below(dir.path())?.first() {
         return Err(io::Error::other(format!("{} is still mounted", left.display())));
     }
-    let parts: &[&str] = if keep_last_words {
-        &["volumes", "subpaths", "etc"]
-    } else {
-        &[""]
-    };
+    let parts: &[&str] = if keep_last_words { &["volumes", "subpaths", "etc"] } else { &[""] };
     for part in parts {
-        let path = if part.is_empty() {
-            dir.path().to_owned()
-        } else {
-            dir.path().join(part)
-        };
+        let path = if part.is_empty() { dir.path().to_owned() } else { dir.path().join(part) };
         match fs::remove_dir_all(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -241,10 +207,7 @@ fn unescaped(text: &str) -> String {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
         if byte == b'\\' {
-            let code = bytes
-                .by_ref()
-                .take(3)
-                .fold(0u32, |n, b| n * 8 + u32::from(b.wrapping_sub(b'0') & 7));
+            let code = bytes.by_ref().take(3).fold(0u32, |n, b| n * 8 + u32::from(b.wrapping_sub(b'0') & 7));
             out.push(u8::try_from(code).unwrap_or(b'?'));
         } else {
             out.push(byte);
@@ -256,11 +219,7 @@ fn unescaped(text: &str) -> String {
 /// Mounts a tmpfs there unless one is; whether it did.
 fn tmpfs(path: &Path, size: Option<u64>) -> io::Result<bool> {
     let stat = nix::sys::statfs::statfs(path).map_err(io::Error::from)?;
-    let parent = path
-        .parent()
-        .map(nix::sys::stat::stat)
-        .transpose()
-        .map_err(io::Error::from)?;
+    let parent = path.parent().map(nix::sys::stat::stat).transpose().map_err(io::Error::from)?;
     let own = nix::sys::stat::stat(path).map_err(io::Error::from)?;
     let is_mount = parent.is_some_and(|p| p.st_dev != own.st_dev);
     if is_mount && stat.filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {

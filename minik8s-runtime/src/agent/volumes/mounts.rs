@@ -28,13 +28,7 @@ pub(crate) struct MountRequest<'a> {
 /// # Errors
 /// Which mount cannot be, in the words of a `CreateContainerConfigError`.
 pub(crate) fn container_mounts(request: MountRequest<'_>) -> Result<Vec<Mount>, String> {
-    let MountRequest {
-        dir,
-        container,
-        volumes,
-        env,
-        termination_log,
-    } = request;
+    let MountRequest { dir, container, volumes, env, termination_log } = request;
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let volume = volumes
@@ -51,12 +45,7 @@ pub(crate) fn container_mounts(request: MountRequest<'_>) -> Result<Vec<Mount>, 
             let target = dir.sub_path(&mount.name, &container.name, index);
             let made = sub_path::unbind(&target)
                 .and_then(|()| sub_path::bind(&volume.path, Path::new(&sub), &target));
-            made.map_err(|e| {
-                format!(
-                    "failed to prepare subPath for volumeMount \"{}\": {e}",
-                    mount.name
-                )
-            })?;
+            made.map_err(|e| format!("failed to prepare subPath for volumeMount \"{}\": {e}", mount.name))?;
             target
         };
         mounts.push(Mount {
@@ -76,20 +65,15 @@ pub(crate) fn container_mounts(request: MountRequest<'_>) -> Result<Vec<Mount>, 
         read_only: false,
         propagation: Propagation::Private,
     };
-    for (file, at) in [
-        ("hosts", "/etc/hosts"),
-        ("resolv.conf", "/etc/resolv.conf"),
-        ("hostname", "/etc/hostname"),
-    ] {
+    for (file, at) in
+        [("hosts", "/etc/hosts"), ("resolv.conf", "/etc/resolv.conf"), ("hostname", "/etc/hostname")]
+    {
         // A pod may bring its own.
         if !mounts.iter().any(|m| m.container_path == Path::new(at)) {
             mounts.push(own(file, at));
         }
     }
-    let last_words = container
-        .termination_message_path
-        .as_deref()
-        .filter(|p| !p.is_empty());
+    let last_words = container.termination_message_path.as_deref().filter(|p| !p.is_empty());
     mounts.push(Mount {
         host_path: termination_log.to_owned(),
         container_path: absolute(last_words.unwrap_or("/dev/termination-log")),

@@ -34,10 +34,7 @@ pub(super) struct Defaults {
 
 impl Defaults {
     pub(super) fn new(mode: Option<i32>, user: Option<i64>) -> Self {
-        Self {
-            mode: file_mode(mode).unwrap_or(0o644),
-            user: user.and_then(|u| u32::try_from(u).ok()),
-        }
+        Self { mode: file_mode(mode).unwrap_or(0o644), user: user.and_then(|u| u32::try_from(u).ok()) }
     }
 }
 
@@ -55,27 +52,12 @@ pub(super) fn config_map(
     defaults: Defaults,
 ) -> Result<Payload, String> {
     let Some(map) = found else {
-        return if optional {
-            Ok(Payload::new())
-        } else {
-            Err(format!("configmap \"{name}\" not found"))
-        };
+        return if optional { Ok(Payload::new()) } else { Err(format!("configmap \"{name}\" not found")) };
     };
     let mut data: BTreeMap<&str, &[u8]> = BTreeMap::new();
     data.extend(map.data.iter().flatten().map(|(k, v)| (k.as_str(), v.as_bytes())));
-    data.extend(
-        map.binary_data
-            .iter()
-            .flatten()
-            .map(|(k, v)| (k.as_str(), v.0.as_slice())),
-    );
-    select(
-        &data,
-        items,
-        optional,
-        defaults,
-        &format!("configmap {namespace}/{name}"),
-    )
+    data.extend(map.binary_data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice())));
+    select(&data, items, optional, defaults, &format!("configmap {namespace}/{name}"))
 }
 
 /// The files of a Secret.
@@ -88,25 +70,10 @@ pub(super) fn secret(
     defaults: Defaults,
 ) -> Result<Payload, String> {
     let Some(secret) = found else {
-        return if optional {
-            Ok(Payload::new())
-        } else {
-            Err(format!("secret \"{name}\" not found"))
-        };
+        return if optional { Ok(Payload::new()) } else { Err(format!("secret \"{name}\" not found")) };
     };
-    let data = secret
-        .data
-        .iter()
-        .flatten()
-        .map(|(k, v)| (k.as_str(), v.0.as_slice()))
-        .collect();
-    select(
-        &data,
-        items,
-        optional,
-        defaults,
-        &format!("secret {namespace}/{name}"),
-    )
+    let data = secret.data.iter().flatten().map(|(k, v)| (k.as_str(), v.0.as_slice())).collect();
+    select(&data, items, optional, defaults, &format!("secret {namespace}/{name}"))
 }
 
 fn select(
@@ -156,14 +123,7 @@ pub(super) fn downward(
         };
         let mode = file_mode(file.mode).unwrap_or(defaults.mode);
         let user = file.user.and_then(|u| u32::try_from(u).ok()).or(defaults.user);
-        payload.insert(
-            checked(&file.path)?,
-            File {
-                data: text.into_bytes(),
-                mode,
-                user,
-            },
-        );
+        payload.insert(checked(&file.path)?, File { data: text.into_bytes(), mode, user });
     }
     Ok(payload)
 }
@@ -184,42 +144,19 @@ pub(super) fn projected(
             let found = objects.config_maps.get(&s.name).cloned().flatten();
             let optional = s.optional == Some(true);
             let items = s.items.as_deref();
-            payload.extend(config_map(
-                namespace,
-                &s.name,
-                found.as_deref(),
-                items,
-                optional,
-                defaults,
-            )?);
+            payload.extend(config_map(namespace, &s.name, found.as_deref(), items, optional, defaults)?);
         } else if let Some(s) = &part.secret {
             let found = objects.secrets.get(&s.name).cloned().flatten();
             let optional = s.optional == Some(true);
             let items = s.items.as_deref();
-            payload.extend(secret(
-                namespace,
-                &s.name,
-                found.as_deref(),
-                items,
-                optional,
-                defaults,
-            )?);
+            payload.extend(secret(namespace, &s.name, found.as_deref(), items, optional, defaults)?);
         } else if let Some(s) = &part.downward_api {
-            payload.extend(downward(
-                pod,
-                place,
-                s.items.as_deref().unwrap_or_default(),
-                defaults,
-            )?);
+            payload.extend(downward(pod, place, s.items.as_deref().unwrap_or_default(), defaults)?);
         } else if let Some(s) = &part.service_account_token {
             let audience = s.audience.clone().unwrap_or_default();
             let token = tokens.get(&audience).ok_or("no service account token")?;
             let user = s.user.and_then(|u| u32::try_from(u).ok()).or(defaults.user);
-            let file = File {
-                data: token.clone().into_bytes(),
-                mode: defaults.mode,
-                user,
-            };
+            let file = File { data: token.clone().into_bytes(), mode: defaults.mode, user };
             payload.insert(checked(&s.path)?, file);
         } else {
             return Err("a projected volume has a source that this node does not support".to_owned());
@@ -230,9 +167,7 @@ pub(super) fn projected(
 
 /// The path, if it stays inside the volume and out of the way of the volume's own links.
 fn checked(path: &str) -> Result<String, String> {
-    let plain = Path::new(path)
-        .components()
-        .all(|c| matches!(c, Component::Normal(_)));
+    let plain = Path::new(path).components().all(|c| matches!(c, Component::Normal(_)));
     if path.is_empty() || !plain || path.starts_with("..") {
         return Err(format!("invalid path {path:?}"));
     }

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, Pod, Volume as Spec};
 use super::payload::{self, Defaults, Payload, Tokens};
 use crate::agent::downward::Place;
 use crate::agent::pod_fsm::spec;
-use crate::agent::quantity::units;
+use crate::agent::qos;
 use crate::agent::sources::{Objects, Wanted};
 
 /// One volume to put in place.
@@ -53,16 +53,10 @@ pub(crate) enum Plan {
 pub(crate) fn wanted(pod: &Pod) -> Wanted {
     let mut wanted = Wanted::default();
     for volume in spec(pod).volumes.iter().flatten() {
-        wanted
-            .config_maps
-            .extend(volume.config_map.iter().map(|s| s.name.clone()));
-        wanted
-            .secrets
-            .extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
+        wanted.config_maps.extend(volume.config_map.iter().map(|s| s.name.clone()));
+        wanted.secrets.extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
         for part in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
-            wanted
-                .config_maps
-                .extend(part.config_map.iter().map(|s| s.name.clone()));
+            wanted.config_maps.extend(part.config_map.iter().map(|s| s.name.clone()));
             wanted.secrets.extend(part.secret.iter().map(|s| s.name.clone()));
         }
     }
@@ -76,9 +70,7 @@ pub(crate) fn token_requests(pod: &Pod) -> Vec<(String, i64)> {
         for part in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
             if let Some(token) = &part.service_account_token {
                 let seconds = token.expiration_seconds.unwrap_or(3600).max(600);
-                let known = out
-                    .entry(token.audience.clone().unwrap_or_default())
-                    .or_insert(seconds);
+                let known = out.entry(token.audience.clone().unwrap_or_default()).or_insert(seconds);
                 *known = seconds.min(*known);
             }
         }
@@ -139,7 +131,7 @@ fn one(
             "Memory" => Some(
                 s.size_limit
                     .as_ref()
-                    .and_then(units)
+                    .and_then(|l| qos::amount("memory", l))
                     .and_then(|b| u64::try_from(b).ok()),
             ),
             other => return Err(format!("emptyDir medium {other:?} is not supported")),
@@ -148,20 +140,14 @@ fn one(
         return Ok(Plan::EmptyDir { memory, mode });
     }
     if let Some(s) = &volume.host_path {
-        return Ok(Plan::HostPath {
-            path: s.path.clone().into(),
-            kind: s.type_.clone().unwrap_or_default(),
-        });
+        return Ok(Plan::HostPath { path: s.path.clone().into(), kind: s.type_.clone().unwrap_or_default() });
     }
     if let Some(s) = &volume.config_map {
         let found = objects.config_maps.get(&s.name).cloned().flatten();
         let defaults = Defaults::new(s.default_mode, s.default_user);
         let (items, optional) = (s.items.as_deref(), s.optional == Some(true));
         let payload = payload::config_map(namespace, &s.name, found.as_deref(), items, optional, defaults)?;
-        return Ok(Plan::Files {
-            payload,
-            secret: false,
-        });
+        return Ok(Plan::Files { payload, secret: false });
     }
     if let Some(s) = &volume.secret {
         let name = s.secret_name.clone().unwrap_or_default();
@@ -169,32 +155,21 @@ fn one(
         let defaults = Defaults::new(s.default_mode, s.default_user);
         let (items, optional) = (s.items.as_deref(), s.optional == Some(true));
         let payload = payload::secret(namespace, &name, found.as_deref(), items, optional, defaults)?;
-        return Ok(Plan::Files {
-            payload,
-            secret: true,
-        });
+        return Ok(Plan::Files { payload, secret: true });
     }
     if let Some(s) = &volume.downward_api {
         let defaults = Defaults::new(s.default_mode, None);
         let payload = payload::downward(pod, place, s.items.as_deref().unwrap_or_default(), defaults)?;
-        return Ok(Plan::Files {
-            payload,
-            secret: false,
-        });
+        return Ok(Plan::Files { payload, secret: false });
     }
     if let Some(s) = &volume.projected {
         let payload = payload::projected(pod, place, s, objects, tokens)?;
-        let secret = s
-            .sources
-            .iter()
-            .flatten()
-            .any(|p| p.secret.is_some() || p.service_account_token.is_some());
+        let secret =
+            s.sources.iter().flatten().any(|p| p.secret.is_some() || p.service_account_token.is_some());
         return Ok(Plan::Files { payload, secret });
     }
     if let Some(s) = &volume.persistent_volume_claim {
-        let bound = volumes
-            .get(&s.claim_name)
-            .ok_or("the claim's volume is not known")?;
+        let bound = volumes.get(&s.claim_name).ok_or("the claim's volume is not known")?;
         return claim(pod, bound, s.read_only == Some(true));
     }
     Err("this kind of volume is not supported on this node".to_owned())
@@ -207,41 +182,23 @@ fn claim(pod: &Pod, volume: &PersistentVolume, read_only: bool) -> Result<Plan, 
         (None, Some(s)) => &s.path,
         (None, None) => return Err("volumes of this kind are not supported on this node".to_owned()),
     };
-    let policy = spec(pod)
-        .security_context
-        .as_ref()
-        .and_then(|s| s.fs_group_change_policy.as_deref());
-    Ok(Plan::Claim {
-        path: path.into(),
-        read_only,
-        recursive: policy != Some("OnRootMismatch"),
-    })
+    let policy = spec(pod).security_context.as_ref().and_then(|s| s.fs_group_change_policy.as_deref());
+    Ok(Plan::Claim { path: path.into(), read_only, recursive: policy != Some("OnRootMismatch") })
 }
 
 /// Whether the node has what a hostPath asks for; makes it where it may.
 pub(super) fn check_host_path(path: &Path, kind: &str) -> Result<(), String> {
-    let failed = |what: &str| {
-        Err(format!(
-            "hostPath type check failed: {} is not {what}",
-            path.display()
-        ))
-    };
+    let failed = |what: &str| Err(format!("hostPath type check failed: {} is not {what}", path.display()));
     let made = |e: std::io::Error| format!("cannot make {}: {e}", path.display());
     let found = fs::metadata(path);
     match kind {
         "" => Ok(()),
-        "DirectoryOrCreate" if found.is_err() => fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(path)
-            .map_err(made),
-        "FileOrCreate" if found.is_err() => fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o644)
-            .open(path)
-            .map_err(made)
-            .map(drop),
+        "DirectoryOrCreate" if found.is_err() => {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(path).map_err(made)
+        }
+        "FileOrCreate" if found.is_err() => {
+            fs::OpenOptions::new().create(true).append(true).mode(0o644).open(path).map_err(made).map(drop)
+        }
         "Directory" | "DirectoryOrCreate" if !found.as_ref().is_ok_and(|m| m.is_dir()) => {
             failed("a directory")
         }

@@ -12,20 +12,10 @@ use nix::sys::stat::{Mode, mkdirat};
 /// Opens `path` below `root`, making directories that are missing. Whoever can write the volume can put symlinks
 /// there: the kernel refuses those that lead out of it.
 fn open_below(root: &Path, path: &Path) -> io::Result<OwnedFd> {
-    if path
-        .components()
-        .any(|c| !matches!(c, Component::Normal(_) | Component::CurDir))
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "a subPath must stay inside its volume",
-        ));
+    if path.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "a subPath must stay inside its volume"));
     }
-    let root = open(
-        root,
-        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
+    let root = open(root, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -73,13 +63,7 @@ pub(super) fn bind(root: &Path, path: &Path, target: &Path) -> io::Result<()> {
     } else {
         fs::OpenOptions::new().create(true).append(true).open(target)?;
     }
-    nix::mount::mount(
-        Some(&via),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )?;
+    nix::mount::mount(Some(&via), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
     Ok(())
 }
 
@@ -99,8 +83,5 @@ fn is_mounted(target: &Path) -> io::Result<bool> {
         return Ok(false);
     };
     let table = fs::read_to_string("/proc/thread-self/mountinfo")?;
-    Ok(table
-        .lines()
-        .filter_map(|l| l.split(' ').nth(4))
-        .any(|p| Path::new(&super::unescaped(p)) == target))
+    Ok(table.lines().filter_map(|l| l.split(' ').nth(4)).any(|p| Path::new(&super::unescaped(p)) == target))
 }

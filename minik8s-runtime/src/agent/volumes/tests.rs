@@ -60,10 +60,7 @@ fn files_change_all_at_once() {
     let root = &volumes["v"].path;
     assert!(volumes["v"].read_only);
     assert_eq!(fs::read_to_string(root.join("sub/a.txt")).unwrap(), "1");
-    assert_eq!(
-        fs::metadata(root.join("sub/a.txt")).unwrap().mode() & 0o777,
-        0o640
-    );
+    assert_eq!(fs::metadata(root.join("sub/a.txt")).unwrap().mode() & 0o777, 0o640);
     assert_eq!(fs::metadata(root.join("b")).unwrap().mode() & 0o777, 0o600);
     let first = fs::read_link(root.join("..data")).unwrap();
     assert!(!refresh(dir, "v", &before["v"], None).unwrap(), "nothing to do");
@@ -97,24 +94,15 @@ fn what_is_missing_is_named() {
     let objects = objects(json!({}), json!({}));
     let volume = |source: Value| {
         let mut volume = json!({"name": "v"});
-        volume
-            .as_object_mut()
-            .unwrap()
-            .extend(source.as_object().unwrap().clone());
+        volume.as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
         plans(&pod(json!({"volumes": [volume], "containers": []})), &objects)
     };
     let error = volume(json!({"configMap": {"name": "none"}})).unwrap_err();
-    assert_eq!(
-        error,
-        "MountVolume.SetUp failed for volume \"v\" : configmap \"none\" not found"
-    );
+    assert_eq!(error, "MountVolume.SetUp failed for volume \"v\" : configmap \"none\" not found");
     assert!(volume(json!({"configMap": {"name": "none", "optional": true}})).is_ok());
     let error =
         volume(json!({"secret": {"secretName": "s", "items": [{"key": "k", "path": "k"}]}})).unwrap_err();
-    assert!(
-        error.ends_with("secret ns/s references non-existent key: k"),
-        "{error}"
-    );
+    assert!(error.ends_with("secret ns/s references non-existent key: k"), "{error}");
     let error = volume(json!({"downwardAPI": {"items": [
         {"path": "../x", "fieldRef": {"fieldPath": "metadata.name"}}]}}))
     .unwrap_err();
@@ -141,11 +129,7 @@ fn host_paths_are_checked() {
     let here = s.0.path();
     let check = |path: &str, kind: &str| plan::check_host_path(&here.join(path), kind);
     assert!(check("x", "").is_ok());
-    assert!(
-        check("x", "Directory")
-            .unwrap_err()
-            .ends_with("is not a directory")
-    );
+    assert!(check("x", "Directory").unwrap_err().ends_with("is not a directory"));
     assert!(check("a/b", "DirectoryOrCreate").is_ok() && here.join("a/b").is_dir());
     assert!(check("a", "File").unwrap_err().ends_with("is not a file"));
     assert!(check("f", "FileOrCreate").is_ok() && here.join("f").is_file());
@@ -162,9 +146,7 @@ fn names_are_resolved_as_the_policy_says() {
     };
     let conf = |spec: Value| {
         let mut full = json!({"containers": []});
-        full.as_object_mut()
-            .unwrap()
-            .extend(spec.as_object().unwrap().clone());
+        full.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         resolv_conf(&pod(full), &dns)
     };
     let cluster = "nameserver 10.96.0.10\n\
@@ -172,14 +154,8 @@ fn names_are_resolved_as_the_policy_says() {
     let node = "nameserver 1.1.1.1\nsearch home\noptions edns0\n";
     assert_eq!(conf(json!({})), cluster);
     assert_eq!(conf(json!({"dnsPolicy": "Default"})), node);
-    assert_eq!(
-        conf(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"})),
-        node
-    );
-    assert_eq!(
-        conf(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})),
-        cluster
-    );
+    assert_eq!(conf(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirst"})), node);
+    assert_eq!(conf(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"})), cluster);
     let own = json!({"dnsPolicy": "None", "dnsConfig": {
         "nameservers": ["9.9.9.9"], "searches": ["a"], "options": [{"name": "ndots", "value": "2"}]}});
     assert_eq!(conf(own), "nameserver 9.9.9.9\nsearch a\noptions ndots:2\n");
@@ -244,20 +220,14 @@ fn secrets_and_memory_stay_off_the_disk_and_go_with_the_pod() {
         let volumes = set_up_in(&dir, &plans, Some(2000));
         let stat = |name: &str| nix::sys::statfs::statfs(&volumes[name].path).unwrap();
         assert_eq!(stat("m").filesystem_type(), nix::sys::statfs::TMPFS_MAGIC);
-        assert_eq!(
-            stat("m").blocks() * u64::try_from(stat("m").block_size()).unwrap(),
-            1 << 20
-        );
+        assert_eq!(stat("m").blocks() * u64::try_from(stat("m").block_size()).unwrap(), 1 << 20);
         let meta = fs::metadata(&volumes["m"].path).unwrap();
         assert_eq!((meta.gid(), meta.mode() & 0o7777), (2000, 0o2777));
         let key = fs::metadata(volumes["s"].path.join("k")).unwrap();
         assert_eq!((key.gid(), key.mode() & 0o777), (2000, 0o440));
         fs::write(volumes["m"].path.join("keep"), "x").unwrap();
         set_up_in(&dir, &plans, Some(2000));
-        assert!(
-            volumes["m"].path.join("keep").exists(),
-            "a second set-up leaves it alone"
-        );
+        assert!(volumes["m"].path.join("keep").exists(), "a second set-up leaves it alone");
         tear_down(&dir, false).unwrap();
         assert!(!dir.path().exists());
         tear_down(&dir, false).unwrap();
@@ -279,13 +249,8 @@ fn a_sub_path_cannot_leave_its_volume() {
         std::os::unix::fs::symlink(outside.path(), volume.path().join("out")).unwrap();
         fs::create_dir(volume.path().join("real")).unwrap();
         std::os::unix::fs::symlink("real", volume.path().join("in")).unwrap();
-        let volumes = Volumes::from([(
-            "v".to_owned(),
-            Volume {
-                path: volume.path().to_owned(),
-                read_only: false,
-            },
-        )]);
+        let volumes =
+            Volumes::from([("v".to_owned(), Volume { path: volume.path().to_owned(), read_only: false })]);
         let mounts = |sub: &str| {
             let pod = pod(json!({"containers": [{"name": "c", "volumeMounts": [
                 {"name": "v", "mountPath": "/d", "subPathExpr": sub}]}]}));
@@ -301,27 +266,12 @@ fn a_sub_path_cannot_leave_its_volume() {
         assert!(mounts("out/secret").unwrap_err().contains("leads out"));
         assert!(mounts("../x").unwrap_err().contains("inside"));
         let got = mounts("in/$(DAY)").unwrap();
-        assert!(
-            volume.path().join("real/mon").is_dir(),
-            "made where the link inside the volume leads"
-        );
+        assert!(volume.path().join("real/mon").is_dir(), "made where the link inside the volume leads");
         fs::write(got[0].host_path.join("f"), "1").unwrap();
         assert!(volume.path().join("real/mon/f").exists());
         let paths: Vec<_> = got.iter().map(|m| m.container_path.to_str().unwrap()).collect();
-        assert_eq!(
-            paths,
-            [
-                "/d",
-                "/etc/hosts",
-                "/etc/resolv.conf",
-                "/etc/hostname",
-                "/dev/termination-log"
-            ]
-        );
+        assert_eq!(paths, ["/d", "/etc/hosts", "/etc/resolv.conf", "/etc/hostname", "/dev/termination-log"]);
         tear_down(&dir, false).unwrap();
-        assert!(
-            volume.path().join("real/mon/f").exists(),
-            "what was mounted is not removed"
-        );
+        assert!(volume.path().join("real/mon/f").exists(), "what was mounted is not removed");
     });
 }

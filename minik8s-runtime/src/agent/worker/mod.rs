@@ -41,11 +41,7 @@ pub(crate) enum Input {
     /// Bring files up to date, from objects no older than this.
     Refresh(Timestamp),
     /// A probe has a verdict.
-    Probed {
-        id: String,
-        kind: ProbeKind,
-        healthy: bool,
-    },
+    Probed { id: String, kind: ProbeKind, healthy: bool },
     /// Something to tell.
     Note(Note),
 }
@@ -296,9 +292,7 @@ impl Worker {
     }
 
     fn log_path(&self, container: &str, attempt: u32) -> PathBuf {
-        log_dir(&self.ctx.config.logs_dir, self.fsm.pod())
-            .join(container)
-            .join(format!("{attempt}.log"))
+        log_dir(&self.ctx.config.logs_dir, self.fsm.pod()).join(container).join(format!("{attempt}.log"))
     }
 
     fn job(&self) -> Job {
@@ -331,10 +325,7 @@ impl Worker {
 
     fn container(&self, name: &str) -> Option<perform::Target> {
         let instance = self.fsm.instances().iter().find(|i| i.name() == name)?;
-        Some(perform::Target {
-            spec: instance.spec.clone(),
-            shares_target: instance.target.is_some(),
-        })
+        Some(perform::Target { spec: instance.spec.clone(), shares_target: instance.target.is_some() })
     }
 
     fn refresh(&mut self, since: Timestamp) {
@@ -403,11 +394,7 @@ impl Worker {
                 if verdict.is_some() && verdict != last {
                     last = verdict;
                     let healthy = verdict == Some(Verdict::Healthy);
-                    let _ = own.send(Input::Probed {
-                        id: heard.id.clone(),
-                        kind: heard.kind,
-                        healthy,
-                    });
+                    let _ = own.send(Input::Probed { id: heard.id.clone(), kind: heard.kind, healthy });
                 }
             };
             let task = probe::watch(asked, probe, waited.unwrap_or_default(), tell);
@@ -446,11 +433,7 @@ impl Worker {
                     name: i.name().to_owned(),
                     current: attempt(i.name(), &i.current),
                     previous: attempt(i.name(), &i.previous),
-                    waiting: i
-                        .waiting
-                        .as_ref()
-                        .map(|w| w.reason.to_owned())
-                        .unwrap_or_default(),
+                    waiting: i.waiting.as_ref().map(|w| w.reason.to_owned()).unwrap_or_default(),
                 })
                 .collect(),
             addresses: self.fsm.addresses().to_vec(),

@@ -58,15 +58,9 @@ pub(super) async fn perform(job: Job, action: Action, target: Option<Target>, lo
         Action::Start(start) => {
             let result = match target {
                 Some(target) => job.start(&start, &target, log).await,
-                None => Err(StartError::Create(
-                    "the container is gone from the pod".to_owned(),
-                )),
+                None => Err(StartError::Create("the container is gone from the pod".to_owned())),
             };
-            Outcome::Started {
-                container: start.container,
-                id: start.id,
-                result,
-            }
+            Outcome::Started { container: start.container, id: start.id, result }
         }
         Action::Hook { id, hook, .. } => {
             let result = match target {
@@ -80,16 +74,8 @@ pub(super) async fn perform(job: Job, action: Action, target: Option<Target>, lo
             Outcome::Signalled { id, signal, result }
         }
         Action::Inspect { id } => {
-            let result = runtime
-                .inspect(&id)
-                .await
-                .map(|c| c.map(Box::new))
-                .map_err(|e| e.to_string());
-            Outcome::Inspected {
-                id,
-                result,
-                message: String::new(),
-            }
+            let result = runtime.inspect(&id).await.map(|c| c.map(Box::new)).map_err(|e| e.to_string());
+            Outcome::Inspected { id, result, message: String::new() }
         }
         Action::Remove { id } => {
             let result = said(runtime.remove(&id).await);
@@ -110,30 +96,19 @@ pub(super) fn failed(action: Action, why: &str) -> Outcome {
     match action {
         Action::Prepare => Outcome::Prepared(result()),
         Action::Attach => Outcome::Attached(Err(why.to_owned())),
-        Action::EnsureImage { container } => Outcome::Image {
-            container,
-            result: Err(ImageError::Pull(why.to_owned())),
-        },
+        Action::EnsureImage { container } => {
+            Outcome::Image { container, result: Err(ImageError::Pull(why.to_owned())) }
+        }
         Action::Start(start) => Outcome::Started {
             container: start.container,
             id: start.id,
             result: Err(StartError::Create(why.to_owned())),
         },
-        Action::Hook { id, hook, .. } => Outcome::Hook {
-            id,
-            hook,
-            result: result(),
-        },
-        Action::Signal { id, signal } => Outcome::Signalled {
-            id,
-            signal,
-            result: result(),
-        },
-        Action::Inspect { id } => Outcome::Inspected {
-            id,
-            result: Err(why.to_owned()),
-            message: String::new(),
-        },
+        Action::Hook { id, hook, .. } => Outcome::Hook { id, hook, result: result() },
+        Action::Signal { id, signal } => Outcome::Signalled { id, signal, result: result() },
+        Action::Inspect { id } => {
+            Outcome::Inspected { id, result: Err(why.to_owned()), message: String::new() }
+        }
         Action::Remove { id } => Outcome::Removed { id, result: result() },
         Action::Detach => Outcome::Detached(result()),
         Action::ReleaseVolumes => Outcome::Released(result()),
@@ -159,10 +134,7 @@ impl Job {
     /// What the pod's volumes should hold, from objects no older than `since`.
     async fn plans(&self, since: Timestamp) -> Result<BTreeMap<String, volumes::Plan>, String> {
         let ctx = &self.ctx;
-        let objects = ctx
-            .sources
-            .resolve(self.namespace(), &volumes::wanted(&self.pod), since)
-            .await?;
+        let objects = ctx.sources.resolve(self.namespace(), &volumes::wanted(&self.pod), since).await?;
         let mut claims = BTreeMap::new();
         for claim in volumes::claims(&self.pod) {
             let volume = ctx.sources.volume(self.namespace(), &claim, since).await?;
@@ -178,12 +150,7 @@ impl Job {
         let mut out = volumes::Tokens::new();
         for (audience, seconds) in volumes::token_requests(&self.pod) {
             let now = self.ctx.config.clock.now();
-            let known = self
-                .tokens
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .get(&audience)
-                .cloned();
+            let known = self.tokens.lock().unwrap_or_else(PoisonError::into_inner).get(&audience).cloned();
             let fresh = known.filter(|(_, issued, expires)| {
                 let life = expires.duration_since(*issued);
                 now < *issued + life * 4 / 5
@@ -247,22 +214,14 @@ impl Job {
     }
 
     async fn image(&self, container: &Spec) -> Result<(Arc<crate::runtime::Image>, bool), ImageError> {
-        let names: Vec<String> = spec(&self.pod)
-            .image_pull_secrets
-            .iter()
-            .flatten()
-            .map(|s| s.name.clone())
-            .collect();
+        let names: Vec<String> =
+            spec(&self.pod).image_pull_secrets.iter().flatten().map(|s| s.name.clone()).collect();
         let policy = image_pull::policy(container);
         let secrets = if names.is_empty() || policy == image_pull::PullPolicy::Never {
             Vec::new()
         } else {
             let now = self.ctx.config.clock.now();
-            self.ctx
-                .sources
-                .secrets(self.namespace(), &names, now)
-                .await
-                .map_err(ImageError::Pull)?
+            self.ctx.sources.secrets(self.namespace(), &names, now).await.map_err(ImageError::Pull)?
         };
         let reference = container.image.as_deref().unwrap_or_default();
         self.ctx.puller.ensure(reference, policy, &secrets).await
@@ -278,10 +237,7 @@ impl Job {
         let container = &target.spec;
         check_probes(container).map_err(StartError::Config)?;
         let now = ctx.config.clock.now();
-        let objects = ctx
-            .sources
-            .resolve(self.namespace(), &env::wanted(container), now)
-            .await;
+        let objects = ctx.sources.resolve(self.namespace(), &env::wanted(container), now).await;
         let objects = objects.map_err(StartError::Config)?;
         let place = ctx.place(self.addresses.clone());
         let given = &ctx.config.service_env;
@@ -291,17 +247,12 @@ impl Job {
         let (mounts, words) = self.mounts(start, container.clone(), env.clone()).await?;
         drop(disk);
         if let Some(parent) = log.parent() {
-            tokio::fs::create_dir_all(parent)
-                .await
-                .map_err(|e| StartError::Create(e.to_string()))?;
+            tokio::fs::create_dir_all(parent).await.map_err(|e| StartError::Create(e.to_string()))?;
         }
         let facts = Facts {
             start,
             shares_target: target.shares_target,
-            netns: self
-                .netns
-                .clone()
-                .filter(|_| spec(&self.pod).host_network != Some(true)),
+            netns: self.netns.clone().filter(|_| spec(&self.pod).host_network != Some(true)),
             env,
             mounts,
             node_name: &ctx.node_name,
@@ -312,10 +263,7 @@ impl Job {
             pids_limit: ctx.config.pids_limit,
         };
         let made = container_spec::build(&self.pod, container, facts).map_err(StartError::Config)?;
-        ctx.runtime
-            .create(&made)
-            .await
-            .map_err(|e| StartError::Create(e.to_string()))?;
+        ctx.runtime.create(&made).await.map_err(|e| StartError::Create(e.to_string()))?;
         let started = ctx.runtime.start(&start.id).await;
         // The answer may have been lost although it runs, and the runtime knows best since when.
         let found = ctx.runtime.inspect(&start.id).await;
@@ -372,11 +320,7 @@ impl Job {
             runtime: self.ctx.runtime.clone(),
             id: id.to_owned(),
             container: target.spec.clone(),
-            address: self
-                .addresses
-                .first()
-                .copied()
-                .or(host_network.then_some(loopback)),
+            address: self.addresses.first().copied().or(host_network.then_some(loopback)),
         };
         ask(&asked, &check).await
     }
@@ -384,9 +328,7 @@ impl Job {
     async fn release(&self, keep_last_words: bool) -> Result<(), String> {
         let _disk = self.disk.lock().await;
         let dir = self.dir.clone();
-        blocking(move || volumes::tear_down(&dir, keep_last_words))
-            .await?
-            .map_err(|e| e.to_string())
+        blocking(move || volumes::tear_down(&dir, keep_last_words)).await?.map_err(|e| e.to_string())
     }
 
     /// Everything else, and whatever a lost answer may have left behind.
@@ -400,10 +342,7 @@ impl Job {
         }
         // An orphan's class is not known.
         for class in ["/kubepods", "/kubepods/burstable", "/kubepods/besteffort"] {
-            runtime
-                .remove_cgroup(&format!("{class}/pod{uid}"))
-                .await
-                .map_err(|e| e.to_string())?;
+            runtime.remove_cgroup(&format!("{class}/pod{uid}")).await.map_err(|e| e.to_string())?;
         }
         self.release(false).await?;
         let logs = log_dir(&self.ctx.config.logs_dir, &self.pod);
@@ -416,14 +355,8 @@ impl Job {
 
 /// A probe that could never be asked must not pass for one that fails.
 fn check_probes(container: &Spec) -> Result<(), String> {
-    let probes = [
-        &container.liveness_probe,
-        &container.readiness_probe,
-        &container.startup_probe,
-    ];
-    let tls = probes
-        .iter()
-        .filter_map(|p| p.as_ref()?.http_get.as_ref()?.scheme.as_deref());
+    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+    let tls = probes.iter().filter_map(|p| p.as_ref()?.http_get.as_ref()?.scheme.as_deref());
     for scheme in tls {
         if scheme.eq_ignore_ascii_case("https") {
             return Err("probes over HTTPS are not supported on this node".to_owned());

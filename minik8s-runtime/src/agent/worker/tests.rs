@@ -1,5 +1,6 @@
 //! Workers over the node in memory and a server that knows no more than to keep one pod.
 
+use minik8s_reconcile::clock::Clock;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use minik8s_reconcile::{ApiError, Client, Stored};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::agent::clock::Clock;
 use crate::agent::config::AgentConfig;
 use crate::agent::directory::AgentHandle;
 use crate::agent::events;
@@ -61,12 +61,7 @@ impl Server {
                 assert_eq!(params.uid.as_deref(), Some("u1"));
                 assert_eq!(params.grace_period_s, Some(0));
                 self.pod = None;
-                return Ok(ResponseBody::Deleted {
-                    revision: 0,
-                    name,
-                    uid: "u1".into(),
-                }
-                .into());
+                return Ok(ResponseBody::Deleted { revision: 0, name, uid: "u1".into() }.into());
             }
             other => panic!("{other:?}"),
         }
@@ -76,11 +71,7 @@ impl Server {
 
 fn object(value: &Value, version: u64) -> ApiResponse {
     let object = Stored::new(value.to_string().into(), version);
-    ResponseBody::Object {
-        object,
-        created: false,
-    }
-    .into()
+    ResponseBody::Object { object, created: false }.into()
 }
 
 struct Bench {
@@ -102,10 +93,7 @@ impl Bench {
         let for_node = clock.clone();
         let node = Fake::with_clock(move || for_node.now());
         node.add_image("i:1");
-        let mut server = Server {
-            version: 1,
-            ..Server::default()
-        };
+        let mut server = Server { version: 1, ..Server::default() };
         server.pod = Some(json!({
             "metadata": {"name": "p", "namespace": "ns", "uid": "u1", "resourceVersion": "1"}, "spec": spec
         }));
@@ -114,14 +102,7 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let ctx = context(&node, &server, clock, dir.path());
         let (worker, task) = begin(&ctx, &server, Vec::new(), false, &node);
-        Self {
-            node,
-            server,
-            ctx,
-            worker,
-            task,
-            _dir: dir,
-        }
+        Self { node, server, ctx, worker, task, _dir: dir }
     }
 
     /// Ends the worker and begins another one that finds what there is.
@@ -129,13 +110,7 @@ impl Bench {
         self.task.abort();
         let _ = (&mut self.task).await;
         let found = self.node.containers();
-        let found = found
-            .into_iter()
-            .map(|container| Found {
-                container,
-                message: String::new(),
-            })
-            .collect();
+        let found = found.into_iter().map(|container| Found { container, message: String::new() }).collect();
         let attached = !self.node.attachments().is_empty();
         (self.worker, self.task) = begin(&self.ctx, &self.server, found, attached, &self.node);
     }
@@ -155,10 +130,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(3600), waiting)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(Duration::from_secs(3600), waiting).await.is_err() {
             panic!("never {what}: {:#} {:?}", self.status(), self.node.calls());
         }
     }
@@ -175,15 +147,11 @@ impl Bench {
         pod["metadata"]["deletionTimestamp"] = json!("2027-01-01T00:00:00Z");
         pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         pod["metadata"]["resourceVersion"] = json!(version.to_string());
-        self.worker
-            .tell(Input::Pod(Arc::new(serde_json::from_value(pod.clone()).unwrap())));
+        self.worker.tell(Input::Pod(Arc::new(serde_json::from_value(pod.clone()).unwrap())));
     }
 
     async fn over(&mut self) {
-        tokio::time::timeout(Duration::from_secs(3600), &mut self.task)
-            .await
-            .expect("ends")
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(3600), &mut self.task).await.expect("ends").unwrap();
     }
 
     fn running(&self) -> Option<String> {
@@ -212,15 +180,7 @@ fn context(node: &Fake, server: &Arc<Mutex<Server>>, clock: Clock, dir: &std::pa
         clock,
         ..AgentConfig::default()
     };
-    Arc::new(Context::new(
-        "n1".into(),
-        client,
-        seam.clone(),
-        seam.clone(),
-        seam,
-        config,
-        events,
-    ))
+    Arc::new(Context::new("n1".into(), client, seam.clone(), seam.clone(), seam, config, events))
 }
 
 fn begin(
@@ -275,17 +235,11 @@ async fn a_pod_lives_and_dies() {
     let spec = b.node.spec(&id).unwrap();
     assert_eq!(spec.cgroup_parent, "/kubepods/besteffort/podu1");
     assert!(spec.log_path.ends_with("logs/ns_p_u1/c/0.log"));
-    assert!(
-        spec.mounts
-            .iter()
-            .any(|m| m.container_path == std::path::Path::new("/etc/hosts"))
-    );
+    assert!(spec.mounts.iter().any(|m| m.container_path == std::path::Path::new("/etc/hosts")));
     let hosts = std::fs::read_to_string(b.ctx.config.pods_dir.join("u1/etc/hosts")).unwrap();
     assert!(hosts.contains("10.244.0.2\tp\n"));
 
-    let handle = AgentHandle {
-        directory: b.ctx.directory.clone(),
-    };
+    let handle = AgentHandle { directory: b.ctx.directory.clone() };
     let info = handle.container("ns", "p", "c", false).unwrap();
     assert_eq!((info.id.as_str(), info.running), (id.as_str(), true));
     assert!(handle.find("ns", "p").unwrap().netns.is_some());
@@ -293,10 +247,7 @@ async fn a_pod_lives_and_dies() {
     b.delete(30);
     b.over().await;
     assert!(b.server.lock().unwrap().pod.is_none());
-    assert_eq!(
-        b.server.lock().unwrap().phases,
-        ["Pending", "Running", "Succeeded"]
-    );
+    assert_eq!(b.server.lock().unwrap().phases, ["Pending", "Running", "Succeeded"]);
     assert!(b.node.containers().is_empty() && b.node.attachments().is_empty());
     assert!(!b.ctx.config.pods_dir.join("u1").exists() && !b.ctx.config.logs_dir.join("ns_p_u1").exists());
     assert!(handle.find("ns", "p").is_none());
@@ -304,10 +255,7 @@ async fn a_pod_lives_and_dies() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_ignores_its_signal_is_killed_in_time() {
-    let stubborn = Program {
-        on_signal: None,
-        ..Program::default()
-    };
+    let stubborn = Program { on_signal: None, ..Program::default() };
     let mut b = Bench::prepared(simple(), |node, _| node.set_program("i:1", stubborn)).await;
     b.phase("Running").await;
     let began = b.ctx.config.clock.now();
@@ -324,19 +272,10 @@ async fn crashes_are_told_with_their_last_words() {
     let words = b.ctx.config.pods_dir.join("u1/containers/c/0");
     std::fs::write(words, "out of luck").unwrap();
     b.node.exit(&b.running().unwrap(), 3);
-    b.until("restarted", |pod| {
-        pod["status"]["containerStatuses"][0]["restartCount"] == 1
-    })
-    .await;
+    b.until("restarted", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     let last = b.status()["containerStatuses"][0]["lastState"]["terminated"].clone();
-    assert_eq!(
-        (&last["exitCode"], &last["message"]),
-        (&json!(3), &json!("out of luck"))
-    );
-    b.until("up again", |pod| {
-        !pod["status"]["containerStatuses"][0]["state"]["running"].is_null()
-    })
-    .await;
+    assert_eq!((&last["exitCode"], &last["message"]), (&json!(3), &json!("out of luck")));
+    b.until("up again", |pod| !pod["status"]["containerStatuses"][0]["state"]["running"].is_null()).await;
     b.node.oom(&b.running().unwrap());
     b.until("told of the OOM", |pod| {
         pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["reason"] == "OOMKilled"
@@ -357,9 +296,7 @@ async fn a_new_worker_adopts_what_runs() {
     let (before, id) = (b.status(), b.running().unwrap());
     b.node.take_calls();
     b.restart().await;
-    let handle = AgentHandle {
-        directory: b.ctx.directory.clone(),
-    };
+    let handle = AgentHandle { directory: b.ctx.directory.clone() };
     while handle.find("ns", "p").is_none_or(|p| p.netns.is_none()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -368,9 +305,7 @@ async fn a_new_worker_adopts_what_runs() {
     assert_eq!(b.running(), Some(id));
     let calls = b.node.calls();
     assert!(
-        !calls.iter().any(|c| ["create", "start", "kill", "remove"]
-            .iter()
-            .any(|w| c.starts_with(w))),
+        !calls.iter().any(|c| ["create", "start", "kill", "remove"].iter().any(|w| c.starts_with(w))),
         "{calls:?}"
     );
 }
@@ -399,11 +334,7 @@ async fn a_server_that_is_away_is_told_later() {
     tokio::time::sleep(Duration::from_secs(120)).await;
     b.server.lock().unwrap().away = false;
     b.phase("Running").await;
-    assert_eq!(
-        b.server.lock().unwrap().phases,
-        ["Running"],
-        "what is over is not told"
-    );
+    assert_eq!(b.server.lock().unwrap().phases, ["Running"], "what is over is not told");
     b.server.lock().unwrap().away = true;
     b.delete(1);
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -423,11 +354,7 @@ async fn configuration_that_comes_late() {
         waiting["reason"] == "CreateContainerConfigError" && waiting["message"] == "configmap \"m\" not found"
     })
     .await;
-    b.server
-        .lock()
-        .unwrap()
-        .maps
-        .push(("m".into(), json!({"metadata": {"name": "m"}, "data": {"k": "v"}})));
+    b.server.lock().unwrap().maps.push(("m".into(), json!({"metadata": {"name": "m"}, "data": {"k": "v"}})));
     b.phase("Running").await;
     let spec = b.node.spec(&b.running().unwrap()).unwrap();
     assert_eq!(spec.env, [("A".to_owned(), "v".to_owned())]);
@@ -438,20 +365,11 @@ async fn files_follow_their_source() {
     let spec = json!({
         "volumes": [{"name": "v", "configMap": {"name": "m"}}],
         "containers": [{"name": "c", "image": "i:1", "volumeMounts": [{"name": "v", "mountPath": "/v"}]}]});
-    let map = |text: &str| {
-        (
-            "m".to_owned(),
-            json!({"metadata": {"name": "m"}, "data": {"k": text}}),
-        )
-    };
+    let map = |text: &str| ("m".to_owned(), json!({"metadata": {"name": "m"}, "data": {"k": text}}));
     let b = Bench::prepared(spec, |_, server| server.maps.push(map("1"))).await;
     b.phase("Running").await;
     let spec = b.node.spec(&b.running().unwrap()).unwrap();
-    let mount = spec
-        .mounts
-        .iter()
-        .find(|m| m.container_path == std::path::Path::new("/v"))
-        .unwrap();
+    let mount = spec.mounts.iter().find(|m| m.container_path == std::path::Path::new("/v")).unwrap();
     let file = mount.host_path.join("k");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "1");
     b.server.lock().unwrap().maps = vec![map("2")];
@@ -476,33 +394,18 @@ async fn probes_and_hooks_reach_the_container() {
         node.on_exec(move |_, exec| {
             log.lock().unwrap().push(exec.command[0].clone());
             let code = i32::from(exec.command[0] == "alive" && !*health.lock().unwrap());
-            crate::fake::ExecResult {
-                code,
-                ..Default::default()
-            }
+            crate::fake::ExecResult { code, ..Default::default() }
         });
     })
     .await;
-    b.until("ready", |pod| {
-        pod["status"]["containerStatuses"][0]["ready"] == true
-    })
-    .await;
+    b.until("ready", |pod| pod["status"]["containerStatuses"][0]["ready"] == true).await;
     let first: Vec<String> = said.lock().unwrap().iter().take(2).cloned().collect();
     assert_eq!(first, ["hello", "up"]);
     *healthy.lock().unwrap() = false;
-    b.until("restarted", |pod| {
-        pod["status"]["containerStatuses"][0]["restartCount"] == 1
-    })
-    .await;
+    b.until("restarted", |pod| pod["status"]["containerStatuses"][0]["restartCount"] == 1).await;
     *healthy.lock().unwrap() = true;
-    assert!(
-        said.lock().unwrap().iter().any(|c| c == "bye"),
-        "a container that is restarted gets its hook"
-    );
-    b.until("ready again", |pod| {
-        pod["status"]["containerStatuses"][0]["ready"] == true
-    })
-    .await;
+    assert!(said.lock().unwrap().iter().any(|c| c == "bye"), "a container that is restarted gets its hook");
+    b.until("ready again", |pod| pod["status"]["containerStatuses"][0]["ready"] == true).await;
     b.delete(10);
     b.over().await;
 }

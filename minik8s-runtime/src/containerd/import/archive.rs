@@ -39,10 +39,7 @@ impl Archive {
             let entry = entry?;
             let name = entry.path()?.into_owned();
             let place = if entry.header().entry_type().is_file() {
-                Entry::File {
-                    offset: entry.raw_file_position(),
-                    size: entry.size(),
-                }
+                Entry::File { offset: entry.raw_file_position(), size: entry.size() }
             } else if let Some(link) = entry.link_name()? {
                 let hard = entry.header().entry_type().is_hard_link();
                 let base = name.parent().filter(|_| !hard).unwrap_or(Path::new(""));
@@ -52,10 +49,7 @@ impl Archive {
             };
             entries.insert(plain(&name), place);
         }
-        Ok(Self {
-            path: path.to_owned(),
-            entries,
-        })
+        Ok(Self { path: path.to_owned(), entries })
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
@@ -65,11 +59,7 @@ impl Archive {
     /// Where the bytes of a file are.
     pub(super) fn source(&self, name: &str) -> Option<Source> {
         let (offset, size) = self.place(name)?;
-        Some(Source::File {
-            path: self.path.clone(),
-            offset,
-            size,
-        })
+        Some(Source::File { path: self.path.clone(), offset, size })
     }
 
     pub(super) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
@@ -97,9 +87,7 @@ impl Archive {
         let (offset, size) = self.place(name).ok_or_else(|| bad(&"it is not there"))?;
         let path = self.path.clone();
         let examined = tokio::task::spawn_blocking(move || examine(section(&path, offset, size)?)).await;
-        examined
-            .map_err(|error| bad(&error))?
-            .map_err(|error| bad(&error))
+        examined.map_err(|error| bad(&error))?.map_err(|error| bad(&error))
     }
 
     fn place(&self, name: &str) -> Option<(u64, u64)> {
@@ -175,8 +163,7 @@ mod tests {
         let mut link = tar::Header::new_gnu();
         link.set_entry_type(tar::EntryType::Symlink);
         link.set_size(0);
-        tar.append_link(&mut link, "two/layer.tar", "../one/layer.tar")
-            .unwrap();
+        tar.append_link(&mut link, "two/layer.tar", "../one/layer.tar").unwrap();
         tar.append_link(&mut link, "loop", "loop").unwrap();
         tar.finish().unwrap();
         path
@@ -193,10 +180,7 @@ mod tests {
         assert_eq!(compression, "+gzip");
         assert_eq!(digest, format!("sha256:{:x}", Sha256::digest(b"\x1f\x8brest")));
         assert_eq!(archive.source("two/layer.tar").unwrap().size(), 6);
-        assert_eq!(
-            archive.bytes("nothing").unwrap_err().to_string(),
-            "nothing: it is not there"
-        );
+        assert_eq!(archive.bytes("nothing").unwrap_err().to_string(), "nothing: it is not there");
     }
 
     #[test]

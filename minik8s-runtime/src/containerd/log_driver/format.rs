@@ -12,10 +12,7 @@ pub(super) struct Lines {
 
 impl Lines {
     pub(super) fn new(stream: &'static str) -> Self {
-        Self {
-            stream,
-            pending: Vec::new(),
-        }
+        Self { stream, pending: Vec::new() }
     }
 
     /// Takes in what was read and appends the complete lines, stamped `time`, to `out`.
@@ -85,10 +82,8 @@ mod tests {
         let mut with_end = line.to_vec();
         with_end.push(b'\n');
         let out = feed(&[&with_end]);
-        let parts: Vec<(&str, usize)> = out
-            .lines()
-            .map(|line| (&line[9..10], line.len() - "T stdout P ".len()))
-            .collect();
+        let parts: Vec<(&str, usize)> =
+            out.lines().map(|line| (&line[9..10], line.len() - "T stdout P ".len())).collect();
         assert_eq!(parts, [("P", MAX_LINE), ("P", MAX_LINE), ("F", 5)]);
     }
 

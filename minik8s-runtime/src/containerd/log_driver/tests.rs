@@ -31,13 +31,7 @@ impl Trial {
         });
         let open = |name| OpenOptions::new().write(true).open(folder.join(name)).unwrap();
         let (stdout, stderr) = (open(STDOUT), open(STDERR));
-        Self {
-            root,
-            folder,
-            driver,
-            stdout,
-            stderr,
-        }
+        Self { root, folder, driver, stdout, stderr }
     }
 
     fn attach(&self) -> UnixStream {
@@ -66,10 +60,7 @@ fn lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap();
     let plain = |line: &str| {
         let (time, rest) = line.split_once(' ').unwrap();
-        assert!(
-            time.parse::<jiff::Timestamp>().is_ok() && time.len() == 30,
-            "{time}"
-        );
+        assert!(time.parse::<jiff::Timestamp>().is_ok() && time.len() == 30, "{time}");
         rest.to_owned()
     };
     text.lines().map(plain).collect()
@@ -93,11 +84,7 @@ fn both_outputs_reach_the_log_and_whoever_is_attached() {
     let root = trial.finish();
     let log = lines(&root.path().join("0.log"));
     assert_eq!(log, ["stdout F hello", "stderr F oh", "stdout P part"]);
-    assert_eq!(
-        client.read(&mut [0]).unwrap(),
-        0,
-        "the end of the container is the end of the connection"
-    );
+    assert_eq!(client.read(&mut [0]).unwrap(), 0, "the end of the container is the end of the connection");
 }
 
 #[test]
@@ -141,10 +128,7 @@ fn a_client_that_does_not_read_is_cut_off_and_the_container_goes_on() {
     assert_eq!(lines(&root.path().join("0.log")).len(), total);
     let mut got = Vec::new();
     slow.read_to_end(&mut got).unwrap();
-    assert!(
-        got.len() < total * 1024,
-        "4 MiB do not fit into the buffer of a client that does not read"
-    );
+    assert!(got.len() < total * 1024, "4 MiB do not fit into the buffer of a client that does not read");
 }
 
 #[test]
@@ -152,8 +136,5 @@ fn the_argument_is_one_folder() {
     let none: [&str; 0] = [];
     assert_eq!(run(none).unwrap_err().kind(), ErrorKind::InvalidInput);
     assert_eq!(run(["/a", "/b"]).unwrap_err().kind(), ErrorKind::InvalidInput);
-    assert_eq!(
-        run(["/nonexistent/folder"]).unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(run(["/nonexistent/folder"]).unwrap_err().kind(), ErrorKind::NotFound);
 }

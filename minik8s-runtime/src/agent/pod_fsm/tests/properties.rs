@@ -39,13 +39,8 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn spec() -> impl Strategy<Value = Value> {
     let policy = prop_oneof![Just("Always"), Just("OnFailure"), Just("Never")];
-    (
-        policy,
-        prop::collection::vec(any::<bool>(), 0..3),
-        1usize..3,
-        any::<bool>(),
-    )
-        .prop_map(|(policy, inits, mains, probes)| {
+    (policy, prop::collection::vec(any::<bool>(), 0..3), 1usize..3, any::<bool>()).prop_map(
+        |(policy, inits, mains, probes)| {
             let inits: Vec<Value> = inits
                 .iter()
                 .enumerate()
@@ -72,7 +67,8 @@ fn spec() -> impl Strategy<Value = Value> {
                 .collect();
             json!({"restartPolicy": policy, "initContainers": inits, "containers": mains,
                    "terminationGracePeriodSeconds": 20})
-        })
+        },
+    )
 }
 
 /// What must hold after every event. (That no name has two live containers, that nothing starts before its volumes
@@ -82,38 +78,21 @@ fn check(w: &World, deleted: bool) {
     let main_started = by(Role::Main).any(|i| i.current.is_some());
     if main_started {
         for init in by(Role::Init) {
-            assert!(
-                init.ended().is_some_and(|e| e.code == 0),
-                "{} not through, mains are up",
-                init.name()
-            );
+            assert!(init.ended().is_some_and(|e| e.code == 0), "{} not through, mains are up", init.name());
         }
     }
     for instance in w.fsm.instances() {
-        let mut attempts: Vec<u32> = w
-            .started
-            .iter()
-            .filter(|(n, _)| n == instance.name())
-            .map(|(_, a)| *a)
-            .collect();
+        let mut attempts: Vec<u32> =
+            w.started.iter().filter(|(n, _)| n == instance.name()).map(|(_, a)| *a).collect();
         let all = attempts.len();
         attempts.dedup();
-        assert_eq!(
-            attempts.len(),
-            all,
-            "an attempt of {} was started twice",
-            instance.name()
-        );
+        assert_eq!(attempts.len(), all, "an attempt of {} was started twice", instance.name());
         assert!(attempts.is_sorted());
     }
     let status = w.status();
     for s in status.container_statuses.iter().flatten() {
         let state = s.state.as_ref().unwrap();
-        let states = [
-            state.running.is_some(),
-            state.waiting.is_some(),
-            state.terminated.is_some(),
-        ];
+        let states = [state.running.is_some(), state.waiting.is_some(), state.terminated.is_some()];
         assert_eq!(states.iter().filter(|s| **s).count(), 1, "{s:?}");
         assert!(!s.ready || state.running.is_some(), "{s:?}");
     }
@@ -123,10 +102,7 @@ fn check(w: &World, deleted: bool) {
     if let Some(wake) = w.last.as_ref().unwrap().wake
         && !deleted
     {
-        assert!(
-            wake.duration_since(w.now).as_secs() <= 310,
-            "a delay out of bounds"
-        );
+        assert!(wake.duration_since(w.now).as_secs() <= 310, "a delay out of bounds");
     }
 }
 

@@ -9,15 +9,11 @@ use super::super::{Action, ImageError, Outcome, ProbeKind, StartError};
 use super::world::{World, at, pod};
 
 fn two() -> World {
-    World::new(pod(
-        json!({"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]}),
-    ))
+    World::new(pod(json!({"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]})))
 }
 
 fn one(policy: &str) -> World {
-    World::new(pod(
-        json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]}),
-    ))
+    World::new(pod(json!({"restartPolicy": policy, "containers": [{"name": "a", "image": "i"}]})))
 }
 
 #[test]
@@ -25,20 +21,12 @@ fn a_pod_comes_up() {
     let mut w = two();
     let first = w.step();
     assert_eq!(first.actions, [Action::Prepare, Action::Attach]);
-    assert_eq!(
-        (w.phase(), w.waiting("a").as_str()),
-        ("Pending", "ContainerCreating")
-    );
+    assert_eq!((w.phase(), w.waiting("a").as_str()), ("Pending", "ContainerCreating"));
     w.settle();
     assert_eq!(w.phase(), "Running");
     assert_eq!(w.started, [("a".to_owned(), 0), ("b".to_owned(), 0)]);
-    for condition in [
-        "PodScheduled",
-        "PodReadyToStartContainers",
-        "Initialized",
-        "ContainersReady",
-        "Ready",
-    ] {
+    for condition in ["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"]
+    {
         assert_eq!(w.condition(condition), "True", "{condition}");
     }
     let status = w.status().clone();
@@ -46,13 +34,7 @@ fn a_pod_comes_up() {
     assert_eq!(status.host_ip.as_deref(), Some("10.0.0.1"));
     assert_eq!(status.qos_class.as_deref(), Some("BestEffort"));
     assert_eq!(status.observed_generation, Some(1));
-    assert!(
-        w.container("a")
-            .container_id
-            .as_deref()
-            .unwrap()
-            .starts_with("containerd://")
-    );
+    assert!(w.container("a").container_id.as_deref().unwrap().starts_with("containerd://"));
     assert_eq!(w.container("a").image_id, "img@sha256:1");
 }
 
@@ -61,21 +43,13 @@ fn the_first_container_makes_the_namespaces_and_the_others_join_it() {
     let mut w = two();
     w.hold = |a| matches!(a, Action::Start(_));
     w.settle();
-    assert_eq!(
-        w.pending.len(),
-        1,
-        "the second one waits for the first one's process"
-    );
+    assert_eq!(w.pending.len(), 1, "the second one waits for the first one's process");
     w.hold = |_| false;
-    let Some(Action::Start(first)) = w.pending.pop_front() else {
-        panic!()
-    };
+    let Some(Action::Start(first)) = w.pending.pop_front() else { panic!() };
     assert_eq!(first.join_pid, None);
     w.obey(Action::Start(first));
     let step = w.step();
-    let [Action::Start(second)] = step.actions.as_slice() else {
-        panic!("{:?}", step.actions)
-    };
+    let [Action::Start(second)] = step.actions.as_slice() else { panic!("{:?}", step.actions) };
     assert_eq!(second.join_pid, Some(101));
 }
 
@@ -85,18 +59,9 @@ fn a_vanished_namespace_is_not_the_containers_fault() {
     w.hold = |a| matches!(a, Action::Start(s) if s.container == "b");
     w.settle();
     w.exit("a", 1);
-    let Some(Action::Start(b)) = w.pending.pop_front() else {
-        panic!()
-    };
+    let Some(Action::Start(b)) = w.pending.pop_front() else { panic!() };
     let result = Err(StartError::Create("no such process".into()));
-    w.fsm.done(
-        Outcome::Started {
-            container: "b".into(),
-            id: b.id,
-            result,
-        },
-        w.now,
-    );
+    w.fsm.done(Outcome::Started { container: "b".into(), id: b.id, result }, w.now);
     w.hold = |_| false;
     w.settle();
     assert_eq!(w.phase(), "Running");
@@ -111,10 +76,7 @@ fn init_containers_go_first_and_in_order() {
     })));
     w.settle();
     assert_eq!(w.live(), ["i1"]);
-    assert_eq!(
-        (w.phase(), w.waiting("a").as_str()),
-        ("Pending", "PodInitializing")
-    );
+    assert_eq!((w.phase(), w.waiting("a").as_str()), ("Pending", "PodInitializing"));
     assert_eq!(w.condition("Initialized"), "False");
     w.exit("i1", 1);
     w.settle();
@@ -162,11 +124,7 @@ fn sidecars_start_first_stay_up_and_end_last_in_reverse() {
     w.settle();
     w.exit("s2", 1);
     w.settle();
-    assert_eq!(
-        w.container("s2").restart_count,
-        1,
-        "a sidecar is restarted even under Never"
-    );
+    assert_eq!(w.container("s2").restart_count, 1, "a sidecar is restarted even under Never");
     w.exit("i", 0);
     w.settle();
     assert_eq!(w.phase(), "Running");
@@ -184,17 +142,10 @@ fn crashes_back_off() {
     w.settle();
     w.exit("a", 1);
     w.settle();
-    assert_eq!(
-        w.container("a").restart_count,
-        1,
-        "the first restart is immediate"
-    );
+    assert_eq!(w.container("a").restart_count, 1, "the first restart is immediate");
     w.exit("a", 1);
     w.settle();
-    assert_eq!(
-        (w.waiting("a").as_str(), w.phase()),
-        ("CrashLoopBackOff", "Running")
-    );
+    assert_eq!((w.waiting("a").as_str(), w.phase()), ("CrashLoopBackOff", "Running"));
     let last = w.container("a").last_state.clone().unwrap().terminated.unwrap();
     assert_eq!((last.exit_code, last.reason.as_deref()), (1, Some("Error")));
     w.pass(9);
@@ -215,11 +166,7 @@ fn on_failure_ends_with_success() {
     w.settle();
     assert_eq!(w.phase(), "Succeeded");
     assert!(!w.attached, "the address goes back");
-    assert_eq!(
-        w.status().pod_ip.as_deref(),
-        Some("10.244.0.5"),
-        "but stays in the status"
-    );
+    assert_eq!(w.status().pod_ip.as_deref(), Some("10.244.0.5"), "but stays in the status");
     assert_eq!(w.containers.len(), 2, "the logs stay");
     let state = w.container("a").state.clone().unwrap().terminated.unwrap();
     assert_eq!(state.reason.as_deref(), Some("Completed"));
@@ -264,13 +211,9 @@ fn pulls_back_off() {
 #[test]
 fn missing_configuration_is_waited_for() {
     let mut w = one("Never");
-    w.start_errors
-        .insert("a".into(), StartError::Config("configmap \"c\" not found".into()));
+    w.start_errors.insert("a".into(), StartError::Config("configmap \"c\" not found".into()));
     w.settle();
-    assert_eq!(
-        (w.waiting("a").as_str(), w.phase()),
-        ("CreateContainerConfigError", "Pending")
-    );
+    assert_eq!((w.waiting("a").as_str(), w.phase()), ("CreateContainerConfigError", "Pending"));
     w.pass(1);
     w.start_errors.clear();
     w.pass(2);
@@ -280,19 +223,14 @@ fn missing_configuration_is_waited_for() {
 #[test]
 fn a_program_that_does_not_exist() {
     let mut w = one("Never");
-    w.start_errors
-        .insert("a".into(), StartError::Start("exec: \"nope\": not found".into()));
+    w.start_errors.insert("a".into(), StartError::Start("exec: \"nope\": not found".into()));
     w.settle();
     assert_eq!(w.phase(), "Failed");
     let state = w.container("a").state.clone().unwrap().terminated.unwrap();
-    assert_eq!(
-        (state.exit_code, state.reason.as_deref()),
-        (128, Some("StartError"))
-    );
+    assert_eq!((state.exit_code, state.reason.as_deref()), (128, Some("StartError")));
 
     let mut w = one("Always");
-    w.start_errors
-        .insert("a".into(), StartError::Start("exec: \"nope\": not found".into()));
+    w.start_errors.insert("a".into(), StartError::Start("exec: \"nope\": not found".into()));
     w.settle();
     assert_eq!(w.waiting("a"), "CrashLoopBackOff");
     assert_eq!(w.container("a").restart_count, 1);
@@ -313,16 +251,7 @@ fn deletion_is_graceful_then_not() {
     assert_eq!(w.signals, ["a 15", "a 9"]);
     assert!(step.finished);
     assert!(w.containers.is_empty() && !w.attached && !w.volumes);
-    assert_eq!(
-        w.container("a")
-            .state
-            .clone()
-            .unwrap()
-            .terminated
-            .unwrap()
-            .exit_code,
-        137
-    );
+    assert_eq!(w.container("a").state.clone().unwrap().terminated.unwrap().exit_code, 137);
     assert_eq!(w.phase(), "Failed");
 }
 
@@ -361,11 +290,7 @@ fn pre_stop_hooks_count_towards_the_grace() {
     w.settle();
     assert!(w.signals.is_empty());
     w.pass(10);
-    assert_eq!(
-        w.signals,
-        ["a 15"],
-        "the hook's time is up, the container gets its signal"
-    );
+    assert_eq!(w.signals, ["a 15"], "the hook's time is up, the container gets its signal");
     w.pass(1);
     assert_eq!(w.signals.len(), 1);
     assert!(w.pass(1).finished, "and two seconds");
@@ -381,14 +306,7 @@ fn a_lost_exit_is_found_out() {
     w.settle();
     let id = w.running("a").unwrap();
     w.containers.remove(&id);
-    w.fsm.done(
-        Outcome::Inspected {
-            id,
-            result: Ok(None),
-            message: String::new(),
-        },
-        w.now,
-    );
+    w.fsm.done(Outcome::Inspected { id, result: Ok(None), message: String::new() }, w.now);
     w.settle();
     assert_eq!(w.container("a").restart_count, 1);
     let last = w.container("a").last_state.clone().unwrap().terminated.unwrap();
@@ -412,10 +330,7 @@ fn liveness_restarts_only_its_container() {
     w.fsm.probed(&a, ProbeKind::Liveness, false, w.now);
     w.settle();
     assert_eq!(w.signals, ["a 15"]);
-    assert_eq!(
-        (w.container("a").restart_count, w.container("b").restart_count),
-        (1, 0)
-    );
+    assert_eq!((w.container("a").restart_count, w.container("b").restart_count), (1, 0));
 }
 
 #[test]
@@ -425,13 +340,7 @@ fn readiness_gates() {
         "containers": [{"name": "a", "image": "i"}]
     })));
     w.settle();
-    assert_eq!(
-        (
-            w.condition("ContainersReady").as_str(),
-            w.condition("Ready").as_str()
-        ),
-        ("True", "False")
-    );
+    assert_eq!((w.condition("ContainersReady").as_str(), w.condition("Ready").as_str()), ("True", "False"));
     let mut pod = w.pod.clone();
     let conditions = pod.status.as_mut().unwrap().conditions.as_mut().unwrap();
     conditions.push(serde_json::from_value(json!({"type": "x/y", "status": "True"})).unwrap());
@@ -450,10 +359,7 @@ fn the_deadline_of_a_pod() {
     w.settle();
     assert_eq!(w.last.as_ref().unwrap().wake, Some(at(60)));
     w.pass(60);
-    assert_eq!(
-        (w.phase(), w.status().reason.as_deref()),
-        ("Failed", Some("DeadlineExceeded"))
-    );
+    assert_eq!((w.phase(), w.status().reason.as_deref()), ("Failed", Some("DeadlineExceeded")));
     assert!(w.live().is_empty());
     w.restart_agent();
     w.settle();
@@ -537,10 +443,7 @@ fn a_refused_pod_never_starts() {
     let mut w = one("Always");
     w.fsm.reject("OutOfcpu", "no cpu", w.now);
     w.settle();
-    assert_eq!(
-        (w.phase(), w.status().reason.as_deref()),
-        ("Failed", Some("OutOfcpu"))
-    );
+    assert_eq!((w.phase(), w.status().reason.as_deref()), ("Failed", Some("OutOfcpu")));
     assert!(w.started.is_empty());
     w.restart_agent();
     w.settle();
@@ -566,14 +469,7 @@ fn transition_times_are_kept() {
     w.settle();
     let time = |w: &World| {
         let conditions = w.status().conditions.clone().unwrap();
-        conditions
-            .iter()
-            .find(|c| c.type_ == "Ready")
-            .unwrap()
-            .last_transition_time
-            .clone()
-            .unwrap()
-            .0
+        conditions.iter().find(|c| c.type_ == "Ready").unwrap().last_transition_time.clone().unwrap().0
     };
     assert_eq!(time(&w), at(0));
     w.pass(100);

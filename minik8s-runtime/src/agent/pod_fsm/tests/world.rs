@@ -124,10 +124,7 @@ impl World {
                 }))
             }
             Action::EnsureImage { container } => {
-                let image = Image {
-                    id: "img@sha256:1".into(),
-                    ..Image::default()
-                };
+                let image = Image { id: "img@sha256:1".into(), ..Image::default() };
                 let result = match self.image_error.clone() {
                     Some(error) => Err(error),
                     None => Ok((Arc::new(image), true)),
@@ -135,32 +132,17 @@ impl World {
                 Outcome::Image { container, result }
             }
             Action::Start(start) => self.start(*start),
-            Action::Hook { id, hook, .. } => Outcome::Hook {
-                id,
-                hook,
-                result: Ok(()),
-            },
+            Action::Hook { id, hook, .. } => Outcome::Hook { id, hook, result: Ok(()) },
             Action::Signal { id, signal } => {
                 let Some(container) = self.containers.get(&id) else {
-                    return self.fsm.done(
-                        Outcome::Signalled {
-                            id,
-                            signal,
-                            result: Ok(()),
-                        },
-                        self.now,
-                    );
+                    return self.fsm.done(Outcome::Signalled { id, signal, result: Ok(()) }, self.now);
                 };
                 let name = container.labels.container.clone();
                 self.signals.push(format!("{name} {signal}"));
                 if signal == 9 || !self.stubborn.contains(&name) {
                     self.end(&id, 128 + signal);
                 }
-                Outcome::Signalled {
-                    id,
-                    signal,
-                    result: Ok(()),
-                }
+                Outcome::Signalled { id, signal, result: Ok(()) }
             }
             Action::Inspect { id } => Outcome::Inspected {
                 result: Ok(self.containers.get(&id).cloned().map(Box::new)),
@@ -196,20 +178,12 @@ impl World {
         let (container, id) = (start.container.clone(), start.id.clone());
         let live = |c: &&Container| matches!(c.state, ContainerState::Running { .. });
         assert!(
-            !self
-                .containers
-                .values()
-                .filter(live)
-                .any(|c| c.labels.container == container),
+            !self.containers.values().filter(live).any(|c| c.labels.container == container),
             "two live containers of one name"
         );
         assert!(self.volumes, "started before the volumes were there");
         if let Some(error) = self.start_errors.get(&container) {
-            return Outcome::Started {
-                container,
-                id,
-                result: Err(error.clone()),
-            };
+            return Outcome::Started { container, id, result: Err(error.clone()) };
         }
         self.next_pid += 1;
         let mut annotations = BTreeMap::new();
@@ -230,17 +204,10 @@ impl World {
                 labels,
                 image: "img".into(),
                 image_id: "img@sha256:1".into(),
-                state: ContainerState::Running {
-                    pid: self.next_pid,
-                    started_at: self.now,
-                },
+                state: ContainerState::Running { pid: self.next_pid, started_at: self.now },
             },
         );
-        Outcome::Started {
-            container,
-            id,
-            result: Ok((self.next_pid, self.now)),
-        }
+        Outcome::Started { container, id, result: Ok((self.next_pid, self.now)) }
     }
 
     /// The process of the container `id` ends.
@@ -251,21 +218,14 @@ impl World {
         let ContainerState::Running { started_at, .. } = container.state else {
             return;
         };
-        let exit = Exit {
-            code,
-            started_at,
-            finished_at: self.now,
-            oom_killed: false,
-        };
+        let exit = Exit { code, started_at, finished_at: self.now, oom_killed: false };
         container.state = ContainerState::Exited(exit.clone());
         self.fsm.exited(id, &exit, String::new());
     }
 
     /// The running container of that name ends.
     pub(super) fn exit(&mut self, name: &str, code: i32) {
-        let id = self
-            .running(name)
-            .unwrap_or_else(|| panic!("{name} does not run"));
+        let id = self.running(name).unwrap_or_else(|| panic!("{name} does not run"));
         self.end(&id, code);
     }
 
@@ -301,10 +261,7 @@ impl World {
         let found = self
             .containers
             .values()
-            .map(|c| Found {
-                container: c.clone(),
-                message: String::new(),
-            })
+            .map(|c| Found { container: c.clone(), message: String::new() })
             .collect();
         self.fsm.adopt(found, self.attached, self.now);
     }
@@ -333,13 +290,7 @@ impl World {
     }
 
     pub(super) fn condition(&self, type_: &str) -> String {
-        let found = self
-            .status()
-            .conditions
-            .iter()
-            .flatten()
-            .find(|c| c.type_ == type_)
-            .cloned();
+        let found = self.status().conditions.iter().flatten().find(|c| c.type_ == type_).cloned();
         found.map(|c| c.status).unwrap_or_default()
     }
 }
