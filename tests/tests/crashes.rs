@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -163,8 +164,9 @@ async fn acknowledged(scene: Scene) -> anyhow::Result<()> {
     let maps: Api<ConfigMap> = Api::namespaced(scene.kube(), scene.namespace());
     let mut noted: Vec<String> = Vec::new();
     for round in 0..4 {
+        let dead = AtomicBool::new(false);
         let writers = (0..4).map(|writer| {
-            let maps = maps.clone();
+            let (maps, dead) = (maps.clone(), &dead);
             async move {
                 let mut noted = Vec::new();
                 for number in 0.. {
@@ -172,10 +174,12 @@ async fn acknowledged(scene: Scene) -> anyhow::Result<()> {
                     let metadata = ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() };
                     let data = BTreeMap::from([("written".to_owned(), "x".repeat(1000))]);
                     let map = ConfigMap { metadata, data: Some(data), ..ConfigMap::default() };
-                    match maps.create(&PostParams::default(), &map).await {
-                        Ok(_) => noted.push(name),
-                        // The server is dead; this one it may have or not.
-                        Err(_) => break,
+                    // Without an answer the server may have it or not.
+                    if maps.create(&PostParams::default(), &map).await.is_ok() {
+                        noted.push(name);
+                    }
+                    if dead.load(Ordering::Relaxed) {
+                        break;
                     }
                 }
                 noted
@@ -183,8 +187,10 @@ async fn acknowledged(scene: Scene) -> anyhow::Result<()> {
         });
         let killer = async {
             // Somewhere in the middle of it.
-            tokio::time::sleep(Duration::from_millis(300 + 110 * round)).await;
-            kill(&scene, &["minik8s server"]).await
+            tokio::time::sleep(Duration::from_millis(100 + 37 * round)).await;
+            let killed = kill(&scene, &["minik8s server"]).await;
+            dead.store(true, Ordering::Relaxed);
+            killed
         };
         let (written, killed) = tokio::join!(futures::future::join_all(writers), killer);
         killed?;
