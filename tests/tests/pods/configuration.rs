@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::ensure;
-use minik8s_tests::{Scene, is_ready, waiting_reason};
+use minik8s_tests::{Scene, waiting_reason};
 
 const SOURCES: &str = r#"
 apiVersion: v1
 kind: ConfigMap
 metadata: { name: settings }
-data: { colour: green, size: "10", "not a name": x }
+data: { colour: green, size: "10" }
 ---
 apiVersion: v1
 kind: Secret
@@ -146,7 +146,7 @@ spec:
   containers:
   - name: env
     image: localhost/busybox:1
-    command: [sh, -c, "echo $COLOUR; exec sleep 3600"]
+    command: [sleep, "3600"]
     env: [{ name: COLOUR, valueFrom: { configMapKeyRef: { name: later, key: colour } } }]
 ---
 apiVersion: v1
@@ -156,7 +156,7 @@ spec:
   containers:
   - name: main
     image: localhost/busybox:1
-    command: [sh, -c, "cat /etc/later/colour; exec sleep 3600"]
+    command: [sleep, "3600"]
     volumeMounts: [{ name: later, mountPath: /etc/later }]
   volumes: [{ name: later, configMap: { name: later } }]
 "#;
@@ -167,10 +167,12 @@ spec:
     scene
         .apply("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: later }\ndata: { colour: blue }\n")
         .await?;
-    for (pod, container) in [("waits", "env"), ("volume", "main")] {
-        scene.until(pod, "to be ready", is_ready).await?;
-        let printed = scene.logs(pod, container).await?;
-        ensure!(printed.trim() == "blue", "{pod} printed {printed:?}");
+    for (pod, container, script) in
+        [("waits", "env", "echo $COLOUR"), ("volume", "main", "cat /etc/later/colour")]
+    {
+        scene.until_ready(pod).await?;
+        let seen = scene.sh(pod, container, script).await?;
+        ensure!(seen.trim() == "blue", "{pod} has {seen:?}");
     }
     Ok(())
 }

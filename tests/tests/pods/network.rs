@@ -33,9 +33,9 @@ spec:
     };
     let (server_ip, client_ip) = (address(&server)?, address(&client)?);
     ensure!(server_ip != client_ip, "both have {server_ip}");
-    let page = scene.sh("client", "main", &format!("wget -T 5 -qO- http://{server_ip}/")).await?;
+    let page = scene.sh("client", "main", &format!("wget -qO- http://{server_ip}/")).await?;
     ensure!(page == "served\n", "another pod gets {page:?}");
-    let page = scene.cluster().node_sh(&format!("busybox wget -T 5 -qO- http://{server_ip}/")).await?;
+    let page = scene.cluster().node_sh(&format!("busybox wget -qO- http://{server_ip}/")).await?;
     ensure!(page == "served\n", "the node gets {page:?}");
     let own = scene.sh("client", "main", "ip -o -4 addr show eth0").await?;
     ensure!(own.contains(&client_ip), "{client_ip} is not in {own}");

@@ -50,7 +50,7 @@ spec:
     volumeMounts: [{ name: www, mountPath: /www }]
   - name: tcp
     image: localhost/busybox:1
-    command: [nc, -lk, -p, "9090", -e, "cat"]
+    command: [httpd, -f, -p, "9090", -h, /www]
     readinessProbe: { tcpSocket: { port: 9090 }, periodSeconds: 1 }
     volumeMounts: [{ name: www, mountPath: /www }]
   volumes: [{ name: www, emptyDir: {} }]

@@ -100,6 +100,8 @@ pub(crate) enum StartError {
     Create(String),
     /// Its program could not be started.
     Start(String),
+    /// The process of [`Start::join_pid`] has ended; the container is not made.
+    Vanished,
 }
 
 /// What came of an [`Action`].

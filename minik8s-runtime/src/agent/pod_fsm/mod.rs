@@ -434,6 +434,11 @@ impl PodFsm {
             }
             // The process whose namespaces it was to join has ended meanwhile: not the container's fault.
             Err(_) if joined.is_some_and(|pid| !alive.contains(&pid)) => return,
+            Err(StartError::Vanished) => {
+                // Nor is it anything to tell, but the news of that end must arrive before there is a use in trying.
+                instance.create.fail(now);
+                return;
+            }
             Err(StartError::Config(message)) => {
                 instance.wait("CreateContainerConfigError", message.clone());
                 instance.create.fail(now);

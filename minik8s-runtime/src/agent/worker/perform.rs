@@ -15,7 +15,7 @@ use crate::agent::pod_fsm::{Action, Hook, ImageError, Outcome, Start, StartError
 use crate::agent::probe::{Asked, Check, ask};
 use crate::agent::volumes::{self, MountRequest, PodDir, Volumes};
 use crate::agent::{env, image_pull};
-use crate::runtime::{ContainerState, PodSandbox, RuntimeError};
+use crate::runtime::{Container, ContainerState, PodSandbox, RuntimeError};
 
 /// Tokens by audience: the token, when it was issued and when it expires.
 pub(super) type Tokens = Arc<Mutex<BTreeMap<String, (String, Timestamp, Timestamp)>>>;
@@ -228,6 +228,34 @@ impl Job {
     }
 
     async fn start(
+        &self,
+        start: &Start,
+        target: &Target,
+        log: PathBuf,
+    ) -> Result<(u32, Timestamp), StartError> {
+        let result = self.try_start(start, target, log.clone()).await;
+        let (Err(StartError::Create(why) | StartError::Start(why)), Some(pid)) = (&result, start.join_pid)
+        else {
+            return result;
+        };
+        // Its end may be news to everyone but the runtime.
+        let runtime = &self.ctx.runtime;
+        let is_it =
+            |c: &Container| matches!(c.state, ContainerState::Running { pid: running, .. } if running == pid);
+        match runtime.list().await {
+            Ok(containers) if !containers.iter().any(is_it) => {
+                tracing::debug!(container = start.container, pid, why, "the namespaces to join are gone");
+                // It was made for those namespaces; the next attempt is under the same id and for others.
+                runtime.remove(&start.id).await.map_err(|e| StartError::Create(e.to_string()))?;
+                // The runtime has complained there.
+                let _ = tokio::fs::remove_file(&log).await;
+                Err(StartError::Vanished)
+            }
+            _ => result,
+        }
+    }
+
+    async fn try_start(
         &self,
         start: &Start,
         target: &Target,

@@ -69,6 +69,28 @@ fn a_vanished_namespace_is_not_the_containers_fault() {
 }
 
 #[test]
+fn a_vanished_namespace_may_be_news() {
+    let mut w = two();
+    w.hold = |a| matches!(a, Action::Start(s) if s.container == "b");
+    w.settle();
+    let Some(Action::Start(b)) = w.pending.pop_front() else { panic!() };
+    let result = Err(StartError::Vanished);
+    w.fsm.done(Outcome::Started { container: "b".into(), id: b.id, result }, w.now);
+    // Trying at once would fail in the same way.
+    w.settle();
+    assert!(w.pending.is_empty());
+    w.exit("a", 1);
+    w.hold = |_| false;
+    w.settle();
+    while w.live().len() < 2 {
+        assert!(w.sleep(), "it gave up");
+        w.settle();
+    }
+    assert_eq!(w.phase(), "Running");
+    assert_eq!(w.container("b").restart_count, 0);
+}
+
+#[test]
 fn init_containers_go_first_and_in_order() {
     let mut w = World::new(pod(json!({
         "initContainers": [{"name": "i1", "image": "i"}, {"name": "i2", "image": "i"}],
