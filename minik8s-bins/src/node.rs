@@ -1,7 +1,7 @@
 //! `minik8s node`: the agent of a machine.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ pub async fn serve(
     client: Client,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let program = log_program().context("cannot tell where this program is")?;
     let runtime = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
@@ -113,6 +113,13 @@ pub async fn serve(
     agent.run(shutdown.clone().cancelled_owned()).await;
     shutdown.cancel();
     streaming.await?.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The program that writes containers' logs: the small one beside this one, or else this one.
+fn log_program() -> std::io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let small = own.with_file_name("minik8s-log");
+    Ok(if small.exists() { small } else { own })
 }
 
 /// Waits for containerd, which may start at the same time as this.

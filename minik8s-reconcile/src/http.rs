@@ -20,6 +20,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::error::ApiError;
@@ -38,13 +39,15 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub struct Frontend {
     server: ApiServer,
     discovery: Arc<discovery::Discovery>,
+    /// Ends what would never end by itself: watches, and logs that are followed.
+    closing: CancellationToken,
 }
 
 impl Frontend {
     /// The HTTP face of `server`.
     pub fn new(server: ApiServer) -> Self {
         let discovery = Arc::new(discovery::Discovery::new(server.registry().clone()));
-        Self { server, discovery }
+        Self { server, discovery, closing: CancellationToken::new() }
     }
 
     /// Answers one request. It never fails: errors are `Status` responses.

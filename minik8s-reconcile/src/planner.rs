@@ -135,3 +135,6 @@ async fn execute(client: &Client, change: Change) -> Result<(), ApiError> {
         other => other.map(drop),
     }
 }
+
+#[cfg(test)]
+mod tests;

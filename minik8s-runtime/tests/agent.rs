@@ -177,9 +177,9 @@ async fn the_node_reports_itself() {
     assert!(renewed(&*lease().await).duration_since(renewed(&first)).as_secs() >= 20);
     // A node that does not change is not written all the time.
     let version = |n: &Node| n.metadata.resource_version.clone();
-    let before = version(&*nodes.get("n1").await.unwrap());
+    let before = version(&nodes.get("n1").await.unwrap());
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!(version(&*nodes.get("n1").await.unwrap()), before);
+    assert_eq!(version(&nodes.get("n1").await.unwrap()), before);
     agent.end().await;
 }
 

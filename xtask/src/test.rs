@@ -29,6 +29,7 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
             "--exclude",
             "minik8s-benches",
         ]))?;
+        loud(cargo().args(["run", "--quiet", "--package", "minik8s-reconcile", "--example", "embedded"]))?;
     }
     if suite != Suite::Unit {
         say("End-to-end tests on real nodes");

@@ -104,17 +104,14 @@ impl Frontend {
                 Err(error) => Some(Err(error.into())),
             }
         });
-        // The sender must live as long as the body: dropping it ends the connection.
-        let frames = frames.chain(futures::stream::once(async move {
-            drop(sender);
-            Ok(Bytes::new())
-        }));
+        let frames = frames.map(move |frame| {
+            // Lives as long as the body: dropping it would end the connection.
+            let _ = &sender;
+            frame
+        });
         Ok(Response::from_parts(
             parts,
-            Body::stream(frames.filter(|f| {
-                let keep = !matches!(f, Ok(b) if b.is_empty());
-                async move { keep }
-            })),
+            Body::stream(frames.take_until(self.closing.clone().cancelled_owned())),
         ))
     }
 

@@ -176,7 +176,7 @@ impl Frontend {
         Response::builder()
             .header(header::CONTENT_TYPE, "application/json")
             .header(header::CACHE_CONTROL, "no-cache, private")
-            .body(Body::stream(lines))
+            .body(Body::stream(lines.take_until(self.closing.clone().cancelled_owned())))
             .expect("the parts are valid")
     }
 }

@@ -49,8 +49,10 @@ impl Listener {
     }
 }
 
-/// Serves `frontend` on all `listeners` until `shutdown`, then lets requests under way finish for a few seconds.
-pub async fn serve(frontend: Frontend, listeners: Vec<Listener>, shutdown: CancellationToken) {
+/// Serves `frontend` on all `listeners` until `shutdown`; then watches end, and other requests under way may finish for
+/// a few seconds.
+pub async fn serve(mut frontend: Frontend, listeners: Vec<Listener>, shutdown: CancellationToken) {
+    frontend.closing = shutdown.clone();
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
         tasks.spawn(accept(frontend.clone(), listener.0, shutdown.clone()));
@@ -76,7 +78,7 @@ async fn accept(frontend: Frontend, listener: TcpListener, shutdown: Cancellatio
             },
         }
     }
-    // Watches never end by themselves; their clients come back to the next server.
+    // Whoever does not finish in time comes back to the next server.
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
 

@@ -10,6 +10,9 @@ use k8s_openapi::api::core::v1::Taint;
 
 /// The settings of a node's agent. [`AgentConfig::default`] suits a machine of its own; tests and simulations point
 /// the directories elsewhere and bring their own clock.
+///
+/// Nothing here makes a container's `hostPort` reachable on the node: the agent only sees to it that no two pods of
+/// the node claim the same one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentConfig {

@@ -7,7 +7,8 @@
 //! server, makes the agent remove what is not on it.
 //!
 //! Not there yet: image garbage collection, eviction under pressure, enforcement of an on-disk `emptyDir`'s
-//! `sizeLimit`, probes over HTTPS, service environment variables beyond [`AgentConfig::service_env`], CSI volumes.
+//! `sizeLimit`, `hostPort` (a pod whose port another on the node has is refused, but nothing listens on the node's
+//! address for it unless the pod is on the node's network), service environment variables beyond [`AgentConfig::service_env`], CSI volumes.
 
 mod admission;
 mod config;

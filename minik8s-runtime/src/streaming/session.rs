@@ -22,7 +22,7 @@ pub(super) enum Message {
     Stdout(Bytes),
     Stderr(Bytes),
     /// How it ended: the last message.
-    Status(Status),
+    Status(Box<Status>),
 }
 
 /// The client's side.
@@ -42,7 +42,7 @@ pub(super) async fn run(start: impl Future<Output = Result<Streams>>, client: Cl
         Ok(streams) => streams,
         Err(error) => {
             // Nobody is left to be told if this fails.
-            let _ = out.send(Message::Status(failure(&error.to_string()))).await;
+            let _ = out.send(Message::Status(Box::new(failure(&error.to_string())))).await;
             return;
         }
     };
@@ -91,7 +91,7 @@ pub(super) async fn run(start: impl Future<Output = Result<Streams>>, client: Cl
         Ok(code) => exited(code),
         Err(error) => failure(&error.to_string()),
     };
-    let _ = out.send(Message::Status(status)).await;
+    let _ = out.send(Message::Status(Box::new(status))).await;
 }
 
 /// Passes output on until it ends, or until nobody but the ended process's children can add to it.

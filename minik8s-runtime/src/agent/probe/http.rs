@@ -1,34 +1,50 @@
 //! Probes over HTTP and gRPC.
 
+use std::io;
+
 use k8s_openapi::api::core::v1::HTTPGetAction;
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use super::tls;
 
 /// More than this of a response's head is not read.
 const MOST: usize = 16 << 10;
 
 /// Asks for a page; a status of 200 to 399 is well. Redirects are not followed.
 pub(super) async fn get(host: &str, port: u16, get: &HTTPGetAction) -> Result<(), String> {
-    if get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https")) {
-        return Err("probes over HTTPS are not supported".to_owned());
+    let tls = get.scheme.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("https"));
+    let scheme = if tls { "https" } else { "http" };
+    let failed = |e: std::io::Error| format!("Get \"{scheme}://{host}:{port}\": {e}");
+    let request = request(host, port, get)?;
+    let stream = TcpStream::connect((host, port)).await.map_err(failed)?;
+    let head = if tls {
+        let stream = tls::connect(host, stream).await.map_err(failed)?;
+        exchange(stream, &request).await
+    } else {
+        exchange(stream, &request).await
+    };
+    match status(&head.map_err(failed)?) {
+        Some(200..=399) => Ok(()),
+        Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
+        None => Err(format!("Get \"{scheme}://{host}:{port}\": malformed HTTP response")),
     }
-    let failed = |e: std::io::Error| format!("Get \"http://{host}:{port}\": {e}");
-    let mut stream = TcpStream::connect((host, port)).await.map_err(failed)?;
-    stream.write_all(request(host, port, get)?.as_bytes()).await.map_err(failed)?;
+}
+
+/// What is answered, up to the end of its first line.
+async fn exchange(mut stream: impl AsyncRead + AsyncWrite + Unpin, request: &str) -> io::Result<Vec<u8>> {
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
     let mut head = Vec::new();
     let mut chunk = [0; 1024];
     while !head.contains(&b'\n') && head.len() < MOST {
-        match stream.read(&mut chunk).await.map_err(failed)? {
+        match stream.read(&mut chunk).await? {
             0 => break,
             n => head.extend_from_slice(&chunk[..n]),
         }
     }
-    match status(&head) {
-        Some(200..=399) => Ok(()),
-        Some(code) => Err(format!("HTTP probe failed with statuscode: {code}")),
-        None => Err(format!("Get \"http://{host}:{port}\": malformed HTTP response")),
-    }
+    Ok(head)
 }
 
 fn request(host: &str, port: u16, get: &HTTPGetAction) -> Result<String, String> {

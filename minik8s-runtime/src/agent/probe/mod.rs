@@ -2,6 +2,7 @@
 
 mod counter;
 mod http;
+mod tls;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -263,7 +263,6 @@ impl Job {
     ) -> Result<(u32, Timestamp), StartError> {
         let ctx = &self.ctx;
         let container = &target.spec;
-        check_probes(container).map_err(StartError::Config)?;
         let now = ctx.config.clock.now();
         let objects = ctx.sources.resolve(self.namespace(), &env::wanted(container), now).await;
         let objects = objects.map_err(StartError::Config)?;
@@ -379,16 +378,4 @@ impl Job {
             _ => Ok(()),
         }
     }
-}
-
-/// A probe that could never be asked must not pass for one that fails.
-fn check_probes(container: &Spec) -> Result<(), String> {
-    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
-    let tls = probes.iter().filter_map(|p| p.as_ref()?.http_get.as_ref()?.scheme.as_deref());
-    for scheme in tls {
-        if scheme.eq_ignore_ascii_case("https") {
-            return Err("probes over HTTPS are not supported on this node".to_owned());
-        }
-    }
-    Ok(())
 }

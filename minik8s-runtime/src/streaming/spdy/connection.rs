@@ -278,7 +278,7 @@ impl Receiver {
         if self.streams.contains_key(&id) {
             return self.refuse(id, ResetStatus::STREAM_IN_USE).await;
         }
-        if id % 2 == 0 || id <= self.last.load(Ordering::Relaxed) {
+        if id.is_multiple_of(2) || id <= self.last.load(Ordering::Relaxed) {
             return self.refuse(id, ResetStatus::PROTOCOL_ERROR).await;
         }
         if self.streams.len() >= STREAMS {

@@ -124,7 +124,12 @@ async fn drive<S>(
         sink.send(Frame::Close(Some(reason))).await?;
         sink.flush().await
     };
-    let talk = async { tokio::join!(session, send).1 };
+    let session = async {
+        session.await;
+        Ok(())
+    };
+    // A client that cannot be written to ends a session that waits for it.
+    let talk = async { tokio::try_join!(session, send).map(drop) };
     let done: Result<(), Error> = tokio::select! {
         biased;
         done = talk => done,
@@ -161,3 +166,6 @@ fn decode_base64(text: &str) -> Option<Bytes> {
     payload.extend(base64::engine::general_purpose::STANDARD.decode(data).ok()?);
     Some(payload.into())
 }
+
+#[cfg(test)]
+mod tests;

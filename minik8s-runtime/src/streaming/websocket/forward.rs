@@ -109,7 +109,12 @@ async fn channels<S: AsyncRead + AsyncWrite + Unpin>(
         let reason = CloseFrame { code: CloseCode::Normal, reason: "".into() };
         sink.send(Message::Close(Some(reason))).await
     };
-    let work = async { tokio::join!(send, futures::future::join_all(forwards)).0 };
+    let forwards = async {
+        futures::future::join_all(forwards).await;
+        Ok(())
+    };
+    // A client that cannot be written to ends what waits for it.
+    let work = async { tokio::try_join!(send, forwards).map(drop) };
     let done: Result<(), Error> = tokio::select! {
         done = work => done,
         () = receive => return,

@@ -26,7 +26,7 @@ fn object(
         uid: Some(format!("uid-{name}")),
         owner_references: Some(owners.iter().map(owner).collect()),
         finalizers: Some(finalizers.iter().map(ToString::to_string).collect()),
-        deletion_timestamp: deleting.then(|| Time(jiff::Timestamp::UNIX_EPOCH)),
+        deletion_timestamp: deleting.then_some(Time(jiff::Timestamp::UNIX_EPOCH)),
         ..ObjectMeta::default()
     };
     Node::new(kind.clone(), metadata, 1)
