@@ -49,6 +49,9 @@ pub struct UpArgs {
     /// No demo pod.
     #[arg(long)]
     no_demo: bool,
+    /// Run server and agent as one process (`minik8s up`).
+    #[arg(long)]
+    all_in_one: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,7 +83,7 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
             network::switch_up(&cluster)?;
             network::node_up(&cluster, &node)?;
             let socket = listen(&cluster)?;
-            node.start(&program, &socket)
+            node.start(&program, &socket, args.all_in_one)
         })?;
     }
     write_kubeconfig(&cluster)?;

@@ -45,6 +45,9 @@ pub struct InitArgs {
     /// The minik8s program.
     #[arg(long)]
     program: PathBuf,
+    /// Server and agent in one process.
+    #[arg(long)]
+    all_in_one: bool,
 }
 
 /// Moves into the control group and becomes `words`.
@@ -63,11 +66,13 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     }
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGALRM].into_iter().collect();
     signals.thread_block()?;
-    let mut programs = vec![
-        Program::new("containerd", containerd(args)),
-        Program::new("minik8s-server", server(args)),
-        Program::new("minik8s-node", node(args)),
-    ];
+    let mut programs = vec![Program::new("containerd", containerd(args))];
+    if args.all_in_one {
+        programs.push(Program::new("minik8s-up", up(args)));
+    } else {
+        programs.push(Program::new("minik8s-server", server(args)));
+        programs.push(Program::new("minik8s-node", node(args)));
+    }
     for program in &mut programs {
         program.start(args)?;
     }
@@ -160,16 +165,21 @@ state = "/run/containerd"
 /// How the node's own programs reach the API server.
 const KUBECONFIG: &str = "/run/minik8s/kubeconfig";
 
-fn server(args: &InitArgs) -> Command {
+/// One of minik8s' long-running commands, with the socket that users reach.
+fn with_socket(args: &InitArgs, command: &str) -> Command {
     // The shell puts the socket where the protocol of LISTEN_FDS wants it.
-    let mut server = Command::new("sh");
-    server
+    let mut shell = Command::new("sh");
+    shell
         .args(["-c", "fd=$1; shift; eval \"exec \\\"\\$@\\\" 3<&$fd $([ $fd = 3 ] || echo $fd'<&-')\"", "sh"])
         .arg(args.socket.to_string())
-        .arg(&args.program)
-        .args(["server", "--listen", &format!("{}:6443", args.address), "--listen", "127.0.0.1:6443"])
+        .args([args.program.as_os_str(), command.as_ref()])
+        .args(["--listen", &format!("{}:6443", args.address), "--listen", "127.0.0.1:6443"])
         .env("LISTEN_FDS", "1");
-    server
+    shell
+}
+
+fn server(args: &InitArgs) -> Command {
+    with_socket(args, "server")
 }
 
 fn node(args: &InitArgs) -> Command {
@@ -177,6 +187,12 @@ fn node(args: &InitArgs) -> Command {
     node.args(["node", "--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr]);
     node.args(["--server-kubeconfig", KUBECONFIG]);
     node
+}
+
+fn up(args: &InitArgs) -> Command {
+    let mut up = with_socket(args, "up");
+    up.args(["--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr]);
+    up
 }
 
 /// A program that is to run all the time.

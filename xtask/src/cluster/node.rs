@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// Starts the node; `socket` is handed to its API server.
-    pub(super) fn start(&self, program: &Path, socket: &TcpListener) -> anyhow::Result<()> {
+    pub(super) fn start(&self, program: &Path, socket: &TcpListener, all_in_one: bool) -> anyhow::Result<()> {
         for dir in ["log", "containerd", "minik8s", "pods"] {
             fs::create_dir_all(self.dir().join(dir))?;
         }
@@ -102,6 +102,7 @@ impl Node {
             .arg(self.dir())
             .arg("--program")
             .arg(program)
+            .args(all_in_one.then_some("--all-in-one"))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
