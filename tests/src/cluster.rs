@@ -21,18 +21,35 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings a cluster up whose name no other process uses.
+    /// Brings a cluster up, under a name that no other process uses; `options` are for `cargo xtask cluster-up`.
     ///
     /// # Errors
     /// Not root, or what `cargo xtask cluster-up` says.
-    pub fn up(number: usize) -> anyhow::Result<Self> {
+    pub fn up(number: usize, options: &[&str]) -> anyhow::Result<Self> {
         let target = target()?;
         build_xtask()?;
         sweep(&target);
         let cluster = Self { name: format!("{PREFIX}{}-{number}", std::process::id()), target, keep: false };
         // From here on a failure takes down what there is of it.
-        cluster.xtask(&["cluster-up", "--no-demo", "--name", &cluster.name])?;
+        cluster.again(options)?;
         Ok(cluster)
+    }
+
+    /// Brings the cluster up, though it may be up.
+    ///
+    /// # Errors
+    /// As [`Self::up`].
+    pub fn again(&self, options: &[&str]) -> anyhow::Result<()> {
+        self.xtask(&[&["cluster-up", "--no-demo", "--name", &self.name], options].concat())
+    }
+
+    /// Takes the cluster down.
+    ///
+    /// # Errors
+    /// What `cargo xtask cluster-down` says.
+    pub fn down(mut self) -> anyhow::Result<()> {
+        self.keep = true;
+        self.xtask(&["cluster-down", "--name", &self.name])
     }
 
     /// A cluster that is up already and stays so.

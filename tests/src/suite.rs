@@ -108,7 +108,7 @@ impl Suite {
         let began = Instant::now();
         let mut cluster = match &options.cluster {
             Some(name) => Cluster::existing(name)?,
-            None => tokio::task::spawn_blocking(|| Cluster::up(1)).await??,
+            None => tokio::task::spawn_blocking(|| Cluster::up(1, &[])).await??,
         };
         if options.keep {
             cluster.keep();

@@ -46,8 +46,8 @@ fn manifests() -> Vec<(&'static str, String, &'static [&'static str])> {
             &["volumeMounts[0].name", "v"],
         ),
         ("a tab", pod("  terminationGracePeriodSeconds", "\tterminationGracePeriodSeconds"), &["tab"]),
-        ("no YAML", "{ apiVersion: v1, kind: [".to_owned(), &["line"]),
-        ("5 MB", big, &["large"]),
+        ("no YAML", "apiVersion: v1\nkind: [Pod\nmetadata: { name: bad }\n".to_owned(), &["line"]),
+        ("5 MB", big, &["5242947 bytes", "3145728"]),
     ]
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn kubectl(scene: Scene) -> anyhow::Result<()> {
         let words = match what {
             "a tab" | "no YAML" => &["yaml"],
             "no kind" => &["kind"],
-            other if other == "5 MB" => &["large"],
+            "5 MB" => &["large"],
             _ => words,
         };
         ran.failed_with(1, words).map_err(|e| e.context(what))?;
@@ -101,7 +101,7 @@ pub(super) async fn nothing_there(scene: Scene) -> anyhow::Result<()> {
     for (args, words) in [
         (&["get", "pod", "nobody"][..], &["NotFound", "\"nobody\" not found"][..]),
         (&["get", "pots"], &["\"pots\""]),
-        (&["get", "pods", "-l", "a=b=c"], &["a=b=c"]),
+        (&["get", "pods", "-l", "a=b=c"], &["unable to parse requirement"]),
         (&["apply", "-f", "/no/such/file"], &["/no/such/file"]),
         (&["logs", "nobody"], &["\"nobody\" not found"]),
         (&["describe", "pod", "nobody"], &["\"nobody\" not found"]),
