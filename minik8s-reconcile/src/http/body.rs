@@ -73,24 +73,31 @@ impl http_body::Body for Body {
     }
 }
 
+/// How much of a body that is too large is passed over, so that its sender comes to read why it was refused: a
+/// connection that is closed while someone writes to it loses the answer.
+const PASSED_OVER: u64 = 32 * 1024 * 1024;
+
 /// A request's body, if it is not larger than the server takes.
 pub(super) async fn read<B>(body: B) -> Result<Bytes, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    if body.size_hint().lower() > BODY_LIMIT as u64 {
-        return Err(ApiError::too_large(BODY_LIMIT));
-    }
+    let mut size = body.size_hint().lower();
+    let mut read = 0;
     let mut body = std::pin::pin!(body);
     let mut whole = BytesMut::new();
     let mut first = None;
-    while let Some(frame) = body.frame().await {
+    while size <= PASSED_OVER
+        && let Some(frame) = body.frame().await
+    {
         let frame =
             frame.map_err(|e| ApiError::bad_request(format!("cannot read the body: {}", e.into())))?;
         let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + data.len() + first.as_ref().map_or(0, Bytes::len) > BODY_LIMIT {
-            return Err(ApiError::too_large(BODY_LIMIT));
+        read += data.len() as u64;
+        size = size.max(read);
+        if size > BODY_LIMIT as u64 {
+            continue;
         }
         // Nearly every body is one piece: no copy for those.
         match first.take() {
@@ -101,6 +108,9 @@ where
                 whole.extend_from_slice(&data);
             }
         }
+    }
+    if size > BODY_LIMIT as u64 {
+        return Err(ApiError::too_large(BODY_LIMIT));
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
 }
