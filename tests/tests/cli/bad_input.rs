@@ -88,6 +88,7 @@ pub(super) async fn kubectl(scene: Scene) -> anyhow::Result<()> {
         let words = match what {
             "a tab" | "no YAML" => &["yaml"],
             "no kind" => &["kind"],
+            "a wrong type" => &["terminationGracePeriodSeconds"],
             "5 MB" => &["large"],
             _ => words,
         };
