@@ -119,6 +119,7 @@ impl Instance {
             probe_ready: same.is_some_and(|s| s.ready),
             stop: None,
             present: true,
+            gone: false,
         });
     }
 
@@ -179,5 +180,6 @@ fn absent(number: u32, id: Option<String>, ended: Ended, published: &ContainerSt
         probe_ready: false,
         stop: None,
         present: false,
+        gone: false,
     }
 }

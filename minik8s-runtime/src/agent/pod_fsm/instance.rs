@@ -186,12 +186,15 @@ pub(crate) struct Attempt {
     pub(crate) stop: Option<Stop>,
     /// Whether the runtime still has it.
     pub(crate) present: bool,
+    /// Its process has ended, though the news of how has not come yet.
+    pub(crate) gone: bool,
 }
 
 impl Attempt {
+    /// Its process, if it has namespaces to join.
     pub(crate) fn pid(&self) -> Option<u32> {
         match self.phase {
-            Phase::Running { pid, .. } => Some(pid),
+            Phase::Running { pid, .. } => Some(pid).filter(|_| !self.gone),
             _ => None,
         }
     }

@@ -413,14 +413,20 @@ impl PodFsm {
         result: Result<(u32, Timestamp), StartError>,
         now: Timestamp,
     ) {
-        let alive: Vec<u32> =
-            self.instances.iter().filter_map(|i| i.current.as_ref().and_then(Attempt::pid)).collect();
-        let Some(instance) = self.instances.iter_mut().find(|i| i.name() == container) else {
+        let Some(index) = self.instances.iter().position(|i| i.name() == container) else {
             return;
         };
-        let Some((_, _, joined)) = instance.starting.take_if(|(starting, ..)| starting == id) else {
+        let starting = self.instances[index].starting.take_if(|(starting, ..)| starting == id);
+        let Some((_, _, joined)) = starting else {
             return;
         };
+        let mut attempts = self.instances.iter_mut().filter_map(|i| i.current.as_mut());
+        let host = attempts.find(|a| joined.is_some() && a.pid() == joined);
+        let orphaned = joined.is_some() && host.is_none();
+        if let (Err(StartError::Vanished), Some(host)) = (&result, host) {
+            host.gone = true;
+        }
+        let instance = &mut self.instances[index];
         let (warning, reason, message) = match result {
             Ok((pid, started_at)) => {
                 // Its end may have been reported already.
@@ -433,12 +439,8 @@ impl PodFsm {
                 (false, "Started", format!("Started container {container}"))
             }
             // The process whose namespaces it was to join has ended meanwhile: not the container's fault.
-            Err(_) if joined.is_some_and(|pid| !alive.contains(&pid)) => return,
-            Err(StartError::Vanished) => {
-                // Nor is it anything to tell, but the news of that end must arrive before there is a use in trying.
-                instance.create.fail(now);
-                return;
-            }
+            Err(StartError::Vanished) => return,
+            Err(_) if orphaned => return,
             Err(StartError::Config(message)) => {
                 instance.wait("CreateContainerConfigError", message.clone());
                 instance.create.fail(now);
@@ -614,6 +616,7 @@ impl Instance {
             probe_ready: false,
             stop: None,
             present: true,
+            gone: false,
         }
     }
 }
