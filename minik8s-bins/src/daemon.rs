@@ -34,7 +34,8 @@ pub fn log_driver() -> ExitCode {
 pub fn init_tracing(args: &Args) {
     let level = match (args.verbose, args.command.is_daemon()) {
         (0, false) => "error",
-        (0, true) => "info,hyper=warn,h2=warn,tower=warn",
+        // kube-client calls every failed request an error, also those that are about to be tried again.
+        (0, true) => "info,hyper=warn,h2=warn,tower=warn,kube_client=off",
         (1, _) => "info,minik8s=debug,minik8s_reconcile=debug,minik8s_runtime=debug,minik8s_net=debug",
         _ => "trace",
     };
