@@ -34,7 +34,7 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
     if suite != Suite::Unit {
         say("End-to-end tests on real nodes");
         packages::ensure()?;
-        loud(cargo().args(["test", "--package", "minik8s-tests"]))?;
+        loud(cargo().args(["test", "--no-fail-fast", "--package", "minik8s-tests"]))?;
     }
     Ok(())
 }
