@@ -73,8 +73,12 @@ pub(super) async fn formats(scene: Scene) -> anyhow::Result<()> {
 }
 
 pub(super) async fn watching(scene: Scene) -> anyhow::Result<()> {
+    scene.apply(&idle("first", "")).await?;
     let mut watch = scene.minik8s(&["get", "pods", "-w"]).start()?;
     let mut lines = BufReader::new(watch.stdout.take().context("no output")?).lines();
+    let heading = tokio::time::timeout(PATIENCE, lines.next_line()).await.context("no list")??;
+    ensure!(heading.is_some_and(|h| h.starts_with("NAME ")), "the list has no heading");
+    // Whatever happens after the list is in the watch.
     scene.apply(&idle("seen", "")).await?;
     let all = async {
         let mut statuses = Vec::new();
