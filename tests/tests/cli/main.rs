@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         .case("create and delete", changes::create_and_delete)
         .case("logs", streams::logs)
         .case("exec", streams::exec)
+        .case("kubectl: exec", streams::kubectl_exec)
         .case("kubectl: agrees with minik8s", kubectl::agrees)
         .case("kubectl: explain, api-resources, wait, patch, label", kubectl::more)
         .case("bad input: minik8s says what is wrong", bad_input::minik8s)

@@ -84,6 +84,20 @@ spec:
     Ok(())
 }
 
+/// The same through kubectl, whose older versions speak SPDY and whose newer ones WebSocket.
+pub(super) async fn kubectl_exec(scene: Scene) -> anyhow::Result<()> {
+    scene.apply(&idle("web", "")).await?;
+    scene.until_ready("web").await?;
+    let exec = |args: &[&str]| scene.kubectl(&[&["exec"], args].concat());
+    let ran = exec(&["web", "--", "sh", "-c", "echo out; echo err >&2; exit 7"]).run().await?;
+    ensure!((ran.code, ran.stdout.as_str()) == (7, "out\n") && ran.stderr.contains("err\n"), "{ran:?}");
+    let text = "some\ntext\n".repeat(20_000);
+    let ran = exec(&["-i", "web", "--", "cat"]).input(text.clone()).run().await?;
+    ensure!(ran.code == 0 && ran.stdout == text, "{} of {} bytes", ran.stdout.len(), text.len());
+    exec(&["nobody", "--", "true"]).run().await?.failed_with(1, &["nobody", "not found"])?;
+    Ok(())
+}
+
 pub(super) async fn exec(scene: Scene) -> anyhow::Result<()> {
     scene.apply(&idle("web", "")).await?;
     scene.until_ready("web").await?;
