@@ -24,6 +24,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -138,7 +139,11 @@ impl StreamingServer {
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
         let path = request.uri().path().to_owned();
-        let segments: Vec<String> = path.trim_matches('/').split('/').map(params::decode).collect();
+        let segments: Vec<String> = path
+            .trim_matches('/')
+            .split('/')
+            .map(|segment| percent_decode_str(segment).decode_utf8_lossy().into_owned())
+            .collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         let params = Params::parse(request.uri().query().unwrap_or_default());
         match segments.as_slice() {
