@@ -22,6 +22,7 @@ pub(super) struct Discovery {
     registry: Arc<Registry>,
     openapi_v2_json: OnceLock<Bytes>,
     openapi_v2_protobuf: OnceLock<Bytes>,
+    openapi_v3_index: OnceLock<Bytes>,
 }
 
 impl std::fmt::Debug for Discovery {
@@ -32,7 +33,12 @@ impl std::fmt::Debug for Discovery {
 
 impl Discovery {
     pub(super) fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, openapi_v2_json: OnceLock::new(), openapi_v2_protobuf: OnceLock::new() }
+        Self {
+            registry,
+            openapi_v2_json: OnceLock::new(),
+            openapi_v2_protobuf: OnceLock::new(),
+            openapi_v3_index: OnceLock::new(),
+        }
     }
 
     pub(super) fn get(&self, route: &Route, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
@@ -52,7 +58,12 @@ impl Discovery {
             },
             Route::Resources(group, version) => self.resources(group, version)?,
             Route::OpenApiV2 => return Ok(self.openapi_v2(headers)),
-            Route::OpenApiV3Index => openapi::v3_index(&self.registry),
+            Route::OpenApiV3Index => {
+                // Making it means making every document, for their hashes.
+                let index = || openapi::v3_index(&self.registry).to_string().into();
+                let index = self.openapi_v3_index.get_or_init(index).clone();
+                return Ok(super::json(StatusCode::OK, index));
+            }
             Route::OpenApiV3(group, version) => {
                 openapi::v3(&self.registry, group, version).ok_or_else(ApiError::no_such_resource)?
             }
