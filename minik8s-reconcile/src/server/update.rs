@@ -228,14 +228,11 @@ fn keep(new: &mut ObjectMeta, old: &ObjectMeta) {
 /// Whether anything but metadata and status has changed.
 fn differs(new: &dyn Object, old: &Value) -> bool {
     let new = new.to_value();
-    let body = |value: &Value| -> Vec<(String, Value)> {
+    fn body(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
         let fields = value.as_object().into_iter().flatten();
-        fields
-            .filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect()
-    };
-    body(&new) != body(old)
+        fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
+    }
+    !body(&new).eq(body(old))
 }
 
 /// Whether the object was deleted and nothing keeps it any more.
