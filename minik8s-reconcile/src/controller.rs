@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use crate::cache::{Cache, Dirty};
 use crate::client::WriteLog;
+use crate::clock::sleep_until;
 use crate::cx::{Cx, Environment};
 use crate::key::Key;
 use crate::queue::{Backoff, Outcome, Queue};
@@ -167,18 +168,11 @@ async fn drive<R: Reconciler>(worker: Worker<R>, dirty: Arc<Dirty>, concurrency:
                 Err(error) => tracing::error!(controller = worker.name, %error, "a worker was lost"),
             },
             () = dirty.added() => {}
-            () = until(due.map(|d| origin + d)) => {}
+            () = sleep_until(due.map(|d| origin + d)) => {}
         }
     }
     // Reconcilers have seen the token too: they end by themselves, or are dropped with the set by a caller in a hurry.
     while running.join_next().await.is_some() {}
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 impl<R: Reconciler> Worker<R> {

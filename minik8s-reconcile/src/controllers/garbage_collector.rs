@@ -8,7 +8,6 @@
 mod graph;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
+use crate::clock::sleep_until;
 use crate::error::ApiError;
 use crate::queue::{Backoff, Outcome, Priority, Queue};
 use crate::request::{ApiRequest, DeleteParams, Operation, Patch, Propagation, ResponseBody, WriteParams};
@@ -86,7 +86,7 @@ impl Collector {
                 tokio::select! {
                     biased;
                     () = self.shared.changed.notified() => {}
-                    () = until(due) => {}
+                    () = sleep_until(due) => {}
                 }
                 continue;
             };
@@ -205,16 +205,6 @@ impl Collector {
         self.client.call(ApiRequest { name: Some(node.name.clone()), ..request }).await.map(drop)
     }
 }
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Revisions that the graph must have seen of each kind, before absence means anything.
-type Seen = BTreeMap<String, u64>;
 
 /// How long to wait between attempts to list a kind.
 const RETRY: Duration = Duration::from_millis(200);

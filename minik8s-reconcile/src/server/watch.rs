@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::ApiServer;
 use super::key::Scope;
 use super::read::Filter;
+use crate::clock::sleep_until;
 use crate::error::ApiError;
 use crate::request::{ApiResponse, EventType, ResponseBody, WatchEvent, WatchParams, WatchStream};
 use crate::storage::{Change, Query, Subscription};
@@ -97,26 +98,19 @@ impl Watcher {
                         return Some(Err(e.into()));
                     }
                 },
-                () = until(self.deadline) => {
+                () = sleep_until(self.deadline) => {
                     // The client goes on from here.
                     self.over = true;
                     if self.next_bookmark.is_some() {
                         return Some(Ok(bookmark(&self.kind, self.subscription.progress(), false)));
                     }
                 }
-                () = until(self.next_bookmark) => {
+                () = sleep_until(self.next_bookmark) => {
                     self.next_bookmark = Some(Instant::now() + BOOKMARK_PERIOD);
                     return Some(Ok(bookmark(&self.kind, self.subscription.progress(), false)));
                 }
             }
         }
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -126,7 +126,7 @@ pub(super) struct Graph {
     nodes: BTreeMap<Uid, Node>,
     dependents: BTreeMap<Uid, BTreeSet<Uid>>,
     dirty: BTreeSet<Uid>,
-    seen: BTreeMap<String, u64>,
+    listed: BTreeSet<String>,
 }
 
 impl Graph {
@@ -168,14 +168,14 @@ impl Graph {
         self.nodes.values().filter(same).map(|n| n.uid.clone()).collect()
     }
 
-    /// The kind has been listed at that revision.
-    pub(super) fn saw(&mut self, kind: &Kind, revision: u64) {
-        self.seen.insert(format!("{}/{}", kind.qualified(), kind.version), revision);
+    /// The kind has been listed.
+    pub(super) fn listed(&mut self, kind: &Kind) {
+        self.listed.insert(format!("{}/{}", kind.qualified(), kind.version));
     }
 
-    /// The kinds that have been listed.
-    pub(super) fn seen(&self) -> &BTreeMap<String, u64> {
-        &self.seen
+    /// How many kinds have been listed.
+    pub(super) fn kinds_listed(&self) -> usize {
+        self.listed.len()
     }
 
     /// The objects about which there may be something to do, since the last call.

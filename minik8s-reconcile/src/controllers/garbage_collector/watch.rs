@@ -7,7 +7,7 @@ use futures::StreamExt;
 use minik8s_api::Kind;
 
 use super::graph::{Node, Uid};
-use super::{RETRY, Seen, Shared};
+use super::{RETRY, Shared};
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::request::{EventType, ListParams, Operation, ResponseBody, WatchParams};
@@ -39,7 +39,7 @@ async fn list_and_watch(client: &Client, kind: &Arc<Kind>, shared: &Shared) -> R
             }
         }
         nodes.into_iter().for_each(|n| graph.apply(n));
-        graph.saw(kind, list.revision);
+        graph.listed(kind);
     });
     let mut revision = list.revision;
     loop {
@@ -76,8 +76,7 @@ fn node(kind: &Arc<Kind>, object: &Stored) -> Result<Node, ApiError> {
 pub(super) async fn complete(client: &Client, shared: &Shared) {
     let wanted = client.registry().iter().filter(|k| k.kind != "Event").count();
     loop {
-        let seen: Seen = shared.graph.lock().expect("no writer panics").seen().clone();
-        if seen.len() >= wanted {
+        if shared.graph.lock().expect("no writer panics").kinds_listed() >= wanted {
             return;
         }
         shared.changed.notified().await;
