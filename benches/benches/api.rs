@@ -1,8 +1,8 @@
-//! An API server alone: start, memory, creates, gets, lists and watches.
-#![allow(clippy::print_stdout)]
+//! An API server alone, over TLS with durable writes: start, memory, creates, gets, lists, patches and watches; and
+//! the same of a Kubernetes API server in the same run, where there is one.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -10,99 +10,102 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
 use minik8s_benches::http_client::Connection;
-use minik8s_benches::numbers::{line, ms, percentile};
+use minik8s_benches::numbers::percentile;
 use minik8s_benches::process::{cpu_time, rss_kib};
+use minik8s_benches::report::{self, Figures, Unit};
+use minik8s_benches::server::{self, Server};
+use minik8s_benches::target::Target;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 const NAMESPACE: &str = "bench";
-const READS: usize = 4000;
+const CLIENTS: [usize; 3] = [1, 16, 64];
+/// How many objects there are when memory is looked at.
+const OBJECTS: [usize; 2] = [10_000, 100_000];
 
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
-        println!("{:<58} {:>22}   Kubernetes 1.20, 2 cores, fsync, TLS", "", "here");
-        match std::env::var("API_URL") {
-            Ok(url) => measure(url.trim_start_matches("http://"), None).await,
-            Err(_) => {
-                let dir = tempfile::tempdir()?;
-                let (server, host) = starts(dir.path()).await?;
-                measure(&host, Some(server.0.id())).await
-            }
+        if let Ok(kubeconfig) = std::env::var("API_KUBECONFIG") {
+            let mut figures = Figures::default();
+            measure(&Target::from_kubeconfig(Path::new(&kubeconfig))?, &mut figures).await?;
+            report::print(&figures, None);
+            return Ok(());
         }
+        let dir = tempfile::tempdir()?;
+        let ours = ours(&dir.path().join("minik8s")).await?;
+        let peer = match std::env::var_os("KUBE_APISERVER") {
+            Some(program) => Some(kubernetes(&PathBuf::from(program), &dir.path().join("kubernetes")).await?),
+            None => None,
+        };
+        report::print(&ours, peer.as_ref().map(|figures| ("kube-apiserver", figures)));
+        Ok(())
     })
 }
 
-/// A server that is stopped when this goes.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+fn note(what: &str) {
+    eprintln!("… {what}");
 }
 
-fn program() -> anyhow::Result<PathBuf> {
-    // Benchmarks lie in target/release/deps.
-    let deps = std::env::current_exe()?;
-    let program = deps.parent().and_then(Path::parent).map(|dir| dir.join("minik8s"));
-    program.filter(|p| p.exists()).context("build the program first: cargo build --release -p minik8s-bins")
-}
-
-async fn start(dir: &Path) -> anyhow::Result<(Server, String, Duration)> {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let host = format!("127.0.0.1:{port}");
-    let began = Instant::now();
-    let child = Command::new(program()?)
-        .args(["server", "--listen", &host, "--data-dir"])
-        .arg(dir)
-        .stderr(Stdio::null())
-        .spawn()?;
-    let server = Server(child);
-    loop {
-        if let Ok(mut connection) = Connection::open(&host).await
-            && connection.send(Method::GET, "/readyz", Bytes::new()).await.is_ok()
-        {
-            return Ok((server, host, began.elapsed()));
-        }
-        if began.elapsed() > Duration::from_secs(10) {
-            bail!("the server does not start");
-        }
-        tokio::time::sleep(Duration::from_micros(200)).await;
-    }
-}
-
-async fn starts(dir: &Path) -> anyhow::Result<(Server, String)> {
-    let mut empty = Vec::new();
+async fn ours(dir: &Path) -> anyhow::Result<Figures> {
+    note("minik8s");
+    std::fs::create_dir_all(dir)?;
+    let mut figures = Figures::default();
+    let mut starts = Vec::new();
     for index in 0..10 {
-        let (server, _, took) = start(&dir.join(index.to_string())).await?;
-        empty.push(took);
-        drop(server);
+        starts.push(server::minik8s(&dir.join(index.to_string())).await?.took);
     }
-    line("start to ready, empty, p50 of 10", &ms(percentile(&mut empty, 50.0)), "3 900-4 900 ms");
-    let (server, host, _) = start(&dir.join("kept")).await?;
-    let mut connection = Connection::open(&host).await?;
+    figures.time("start to ready, empty", percentile(&mut starts, 50.0));
+    let server = server::minik8s(&dir.join("kept")).await?;
+    thousand(&server.target).await?;
+    drop(server);
+    figures.time("start to ready, 1 000 pods", server::minik8s(&dir.join("kept")).await?.took);
+    let server = server::minik8s(&dir.join("0")).await?;
+    all(&server, &mut figures).await?;
+    Ok(figures)
+}
+
+async fn kubernetes(program: &Path, dir: &Path) -> anyhow::Result<Figures> {
+    note("kube-apiserver and etcd");
+    let mut figures = Figures::default();
+    let server = server::kubernetes(program, dir).await?;
+    figures.time("start to ready, empty", server.took);
+    thousand(&server.target).await?;
+    drop(server);
+    let server = server::kubernetes(program, dir).await?;
+    figures.time("start to ready, 1 000 pods", server.took);
+    drop(server);
+    let server = server::kubernetes(program, &dir.with_extension("fresh")).await?;
+    all(&server, &mut figures).await?;
+    Ok(figures)
+}
+
+async fn thousand(target: &Target) -> anyhow::Result<()> {
+    let mut connection = Connection::open(target).await?;
     create_namespace(&mut connection).await?;
     for index in 0..1000 {
         create(&mut connection, &format!("kept-{index}")).await?;
     }
-    drop(server);
-    let (server, host, took) = start(&dir.join("kept")).await?;
-    line("start to ready, 1 000 pods", &ms(took), "3 700 ms");
-    drop((server, host));
-    let (server, host, _) = start(&dir.join("0")).await?;
-    let pid = server.0.id();
-    let (cpu, since) = (cpu_time(pid), Instant::now());
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let idle = (cpu_time(pid) - cpu).as_secs_f64() * 1000.0 / since.elapsed().as_secs_f64();
-    line("idle memory (server, controllers, scheduler)", &mib(pid), "508 MiB");
-    line("idle CPU", &format!("{idle:.1} ms/s"), "49 ms/s");
-    Ok((server, host))
+    Ok(())
 }
 
-fn mib(pid: u32) -> String {
-    format!("{:.1} MiB", rss_kib(pid) as f64 / 1024.0)
+/// All figures of a fresh server.
+async fn all(server: &Server, figures: &mut Figures) -> anyhow::Result<()> {
+    let target = &server.target;
+    let (cpu, since) = (cpu(target), Instant::now());
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let idle = (self::cpu(target) - cpu).as_secs_f64() * 1000.0 / since.elapsed().as_secs_f64();
+    figures.add("idle memory", mib(target), Unit::Mib);
+    figures.add("idle CPU", idle, Unit::MsPerSecond);
+    measure(target, figures).await
+}
+
+fn cpu(target: &Target) -> Duration {
+    target.processes.iter().map(|pid| cpu_time(*pid)).sum()
+}
+
+fn mib(target: &Target) -> f64 {
+    target.processes.iter().map(|pid| rss_kib(*pid)).sum::<u64>() as f64 / 1024.0
 }
 
 fn pod(name: &str) -> Bytes {
@@ -136,123 +139,145 @@ async fn create_namespace(connection: &mut Connection) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn pods() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/pods")
+}
+
 async fn create(connection: &mut Connection, name: &str) -> anyhow::Result<()> {
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods");
-    let (status, body) = connection.send(Method::POST, &path, pod(name)).await?;
-    if !status.is_success() {
-        bail!("{status}: {}", String::from_utf8_lossy(&body));
+    let (status, body) = connection.send(Method::POST, &pods(), pod(name)).await?;
+    anyhow::ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+    Ok(())
+}
+
+/// Runs `requests` requests on `clients` connections, which are open before the clock starts, and adds what they took.
+async fn load(
+    target: &Target,
+    figures: &mut Figures,
+    what: &str,
+    clients: usize,
+    requests: usize,
+    request: impl AsyncFn(&mut Connection, usize) -> anyhow::Result<()> + Copy + Send + 'static,
+) -> anyhow::Result<()> {
+    note(&format!("{what}, {clients} clients"));
+    let mut connections = Vec::new();
+    for _ in 0..clients {
+        connections.push(Connection::open(target).await?);
+    }
+    let (cpu, began) = (cpu(target), Instant::now());
+    let local = tokio::task::LocalSet::new();
+    let mut samples = Vec::new();
+    let run = async {
+        let mut tasks = JoinSet::new();
+        for (client, mut connection) in connections.into_iter().enumerate() {
+            tasks.spawn_local(async move {
+                let mut samples = Vec::new();
+                for index in (client..requests).step_by(clients) {
+                    let began = Instant::now();
+                    request(&mut connection, index).await?;
+                    samples.push(began.elapsed());
+                }
+                anyhow::Ok(samples)
+            });
+        }
+        while let Some(done) = tasks.join_next().await {
+            samples.extend(done??);
+        }
+        anyhow::Ok(())
+    };
+    local.run_until(run).await?;
+    let took = began.elapsed();
+    let what = format!("{what}, {clients} client{}", if clients == 1 { "" } else { "s" });
+    figures.add(what.clone(), requests as f64 / took.as_secs_f64(), Unit::PerSecond);
+    figures.time(format!("{what}, p50"), percentile(&mut samples, 50.0));
+    figures.time(format!("{what}, p99"), percentile(&mut samples, 99.0));
+    if !target.processes.is_empty() {
+        figures.time(format!("{what}, server CPU for each"), (self::cpu(target) - cpu) / requests as u32);
     }
     Ok(())
 }
 
-/// Runs `requests` requests on `clients` connections.
-async fn load(
-    host: &str,
-    clients: usize,
-    requests: usize,
-    request: impl AsyncFn(&mut Connection, usize) -> anyhow::Result<()> + Copy + Send + 'static,
-) -> anyhow::Result<(Duration, Vec<Duration>)>
-where
-{
-    let began = Instant::now();
-    let mut samples = Vec::new();
-    let local = tokio::task::LocalSet::new();
-    let host = host.to_owned();
-    local
-        .run_until(async {
-            let mut tasks = JoinSet::new();
-            for client in 0..clients {
-                let host = host.clone();
-                tasks.spawn_local(async move {
-                    let mut connection = Connection::open(&host).await?;
-                    let mut samples = Vec::new();
-                    for index in (client..requests).step_by(clients) {
-                        let began = Instant::now();
-                        request(&mut connection, index).await?;
-                        samples.push(began.elapsed());
-                    }
-                    anyhow::Ok(samples)
-                });
-            }
-            while let Some(done) = tasks.join_next().await {
-                samples.extend(done??);
-            }
-            anyhow::Ok(())
-        })
-        .await?;
-    Ok((began.elapsed(), samples))
-}
-
-async fn measure(host: &str, pid: Option<u32>) -> anyhow::Result<()> {
-    let mut connection = Connection::open(host).await?;
+async fn measure(target: &Target, figures: &mut Figures) -> anyhow::Result<()> {
+    let mut connection = Connection::open(target).await?;
     create_namespace(&mut connection).await?;
-    for (clients, requests, kubernetes) in
-        [(1, 2000, "1.45 ms, 623/s"), (16, 8000, "1 373/s"), (64, 10_000, "1 920/s")]
-    {
-        let cpu = pid.map(cpu_time);
-        let (took, mut samples) = load(host, clients, requests, async move |connection, index| {
+    for clients in CLIENTS {
+        let requests = 2000.max(100 * clients);
+        load(target, figures, "create pod", clients, requests, async move |connection, index| {
             create(connection, &format!("c{clients}-{index}")).await
         })
         .await?;
-        report(&format!("create pod, {clients} clients"), requests, took, &mut samples, kubernetes);
-        if let (Some(pid), Some(before)) = (pid, cpu) {
-            let each = (cpu_time(pid) - before).as_secs_f64() * 1000.0 / requests as f64;
-            line("  server CPU for each", &format!("{each:.3} ms"), "1.30 ms");
-        }
     }
-    for (clients, kubernetes) in [(1, "0.41-0.84 ms"), (16, ""), (64, "4 480-6 535/s")] {
-        let (took, mut samples) = load(host, clients, READS, async |connection, index| {
-            let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/c1-{}", index % 2000);
+    for clients in CLIENTS {
+        load(target, figures, "get pod", clients, 4000, async |connection, index| {
+            let path = format!("{}/c1-{}", pods(), index % 2000);
             let (status, _) = connection.send(Method::GET, &path, Bytes::new()).await?;
             anyhow::ensure!(status.is_success(), "{status}");
             Ok(())
         })
         .await?;
-        report(&format!("get pod, {clients} clients"), READS, took, &mut samples, kubernetes);
     }
-    let cpu = pid.map(cpu_time);
-    let mut lists = Vec::new();
-    for _ in 0..50 {
-        let began = Instant::now();
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?limit=1000");
-        let (status, body) = connection.send(Method::GET, &path, Bytes::new()).await?;
+    for clients in CLIENTS {
+        load(target, figures, "patch pod", clients, 2000, async move |connection, index| {
+            let turn = format!("{clients}-{index}");
+            patch(connection, &format!("c1-{index}"), &turn).await
+        })
+        .await?;
+    }
+    load(target, figures, "list 1 000 pods", 1, 50, async |connection, _| {
+        let (status, body) =
+            connection.send(Method::GET, &format!("{}?limit=1000", pods()), Bytes::new()).await?;
         anyhow::ensure!(status.is_success() && body.len() > 500_000, "{status}, {} bytes", body.len());
-        lists.push(began.elapsed());
+        Ok(())
+    })
+    .await?;
+    for watchers in [1, 100, 1000] {
+        watches(target, figures, watchers).await?;
     }
-    line("list 1 000 pods, p50", &ms(percentile(&mut lists, 50.0)), "35 ms");
-    if let (Some(pid), Some(before)) = (pid, cpu) {
-        let each = (cpu_time(pid) - before).as_secs_f64() * 1000.0 / 50.0;
-        line("  server CPU for each", &format!("{each:.3} ms"), "35-57 ms");
-    }
-    for (watchers, kubernetes) in [(1, ""), (100, "6.1/9.9 ms"), (1000, "20/42 ms")] {
-        watches(host, watchers, kubernetes).await?;
-    }
-    if let Some(pid) = pid {
-        line("memory after 20 000 objects", &mib(pid), "1 960 MiB (and 30 000 requests)");
+    if !target.processes.is_empty() {
+        memory(target, figures).await?;
     }
     Ok(())
 }
 
-fn report(what: &str, requests: usize, took: Duration, samples: &mut [Duration], kubernetes: &str) {
-    let rate = requests as f64 / took.as_secs_f64();
-    line(&format!("{what}, rate"), &format!("{rate:.0}/s"), kubernetes);
-    let (p50, p99) = (percentile(samples, 50.0), percentile(samples, 99.0));
-    line(&format!("{what}, p50 / p99"), &format!("{} / {}", ms(p50), ms(p99)), "");
+async fn memory(target: &Target, figures: &mut Figures) -> anyhow::Result<()> {
+    let mut connection = Connection::open(target).await?;
+    let (_, page) = connection.send(Method::GET, &format!("{}?limit=1", pods()), Bytes::new()).await?;
+    let page: serde_json::Value = serde_json::from_slice(&page)?;
+    let mut there = page["metadata"]["remainingItemCount"].as_u64().unwrap_or(0) as usize + 1;
+    for objects in OBJECTS {
+        let before = there;
+        let mut ignored = Figures::default();
+        let more = objects.saturating_sub(there);
+        load(target, &mut ignored, "more pods", 64, more, async move |connection, index| {
+            create(connection, &format!("m{before}-{index}")).await
+        })
+        .await?;
+        there += more;
+        figures.add(format!("memory with {there} pods"), mib(target), Unit::Mib);
+    }
+    Ok(())
 }
 
-/// From the moment a write is sent to the moment each watcher has its event.
-async fn watches(host: &str, watchers: usize, kubernetes: &str) -> anyhow::Result<()> {
+async fn patch(connection: &mut Connection, name: &str, turn: &str) -> anyhow::Result<()> {
+    let patch = json!({ "metadata": { "labels": { "turn": turn } } }).to_string();
+    let path = format!("{}/{name}", pods());
+    let (status, body) =
+        connection.send_as(Method::PATCH, &path, "application/merge-patch+json", patch.into()).await?;
+    anyhow::ensure!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
+    Ok(())
+}
+
+/// From the moment a write is sent, and from the moment it is acknowledged, to the moment each watcher has its event.
+async fn watches(target: &Target, figures: &mut Figures, watchers: usize) -> anyhow::Result<()> {
     const CHANGES: usize = 50;
-    let mut connection = Connection::open(host).await?;
-    let (_, list) = connection
-        .send(Method::GET, &format!("/api/v1/namespaces/{NAMESPACE}/pods?limit=1"), Bytes::new())
-        .await?;
+    note(&format!("{watchers} watchers"));
+    let mut connection = Connection::open(target).await?;
+    let (_, list) = connection.send(Method::GET, &format!("{}?limit=1", pods()), Bytes::new()).await?;
     let list: serde_json::Value = serde_json::from_slice(&list)?;
     let version = list["metadata"]["resourceVersion"].as_str().context("a version")?.to_owned();
     let mut tasks = JoinSet::new();
     for _ in 0..watchers {
-        let mut connection = Connection::open(host).await?;
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods?watch=1&resourceVersion={version}");
+        let mut connection = Connection::open(target).await?;
+        let path = format!("{}?watch=1&resourceVersion={version}", pods());
         let mut body = connection.start(Method::GET, &path, Bytes::new()).await?.into_body();
         tasks.spawn(async move {
             let _connection = connection;
@@ -266,34 +291,26 @@ async fn watches(host: &str, watchers: usize, kubernetes: &str) -> anyhow::Resul
             anyhow::Ok(times)
         });
     }
-    let mut sent = Vec::new();
+    let (mut sent, mut answered) = (Vec::new(), Vec::new());
     for index in 0..CHANGES {
-        let patch =
-            json!({ "metadata": { "labels": { "turn": format!("{watchers}-{index}") } } }).to_string();
-        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/c1-{index}");
         sent.push(Instant::now());
-        let (status, _) = patch_merge(&mut connection, &path, patch).await?;
-        anyhow::ensure!(status.is_success(), "{status}");
+        patch(&mut connection, &format!("c1-{index}"), &format!("{watchers}-{index}")).await?;
+        answered.push(Instant::now());
         // One change at a time: what is measured is the way, not the queue.
-        tokio::time::sleep(Duration::from_millis(if watchers >= 1000 { 40 } else { 10 })).await;
+        tokio::time::sleep(Duration::from_millis(if watchers >= 1000 { 60 } else { 15 })).await;
     }
-    let mut samples = Vec::new();
+    let (mut whole, mut way) = (Vec::new(), Vec::new());
     while let Some(times) = tasks.join_next().await {
-        samples.extend(times??.iter().zip(&sent).map(|(seen, sent)| seen.duration_since(*sent)));
+        for (index, seen) in times??.into_iter().enumerate() {
+            whole.push(seen.duration_since(sent[index]));
+            way.push(seen.saturating_duration_since(answered[index]));
+        }
     }
-    let (p50, p99) = (percentile(&mut samples, 50.0), percentile(&mut samples, 99.0));
-    line(
-        &format!("watch delivery, {watchers} watchers, p50 / p99"),
-        &format!("{} / {}", ms(p50), ms(p99)),
-        kubernetes,
-    );
+    anyhow::ensure!(whole.len() == watchers * CHANGES, "{} of {} events", whole.len(), watchers * CHANGES);
+    let what = format!("{watchers} watcher{}", if watchers == 1 { "" } else { "s" });
+    for (name, samples) in [("write sent to event", &mut whole), ("write answered to event", &mut way)] {
+        figures.time(format!("{what}, {name}, p50"), percentile(samples, 50.0));
+        figures.time(format!("{what}, {name}, p99"), percentile(samples, 99.0));
+    }
     Ok(())
-}
-
-async fn patch_merge(
-    connection: &mut Connection,
-    path: &str,
-    patch: String,
-) -> anyhow::Result<(http::StatusCode, Bytes)> {
-    connection.send_as(Method::PATCH, path, "application/merge-patch+json", patch.into()).await
 }

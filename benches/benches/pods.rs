@@ -2,6 +2,7 @@
 //! container. Needs a cluster: `cargo xtask cluster-up --release --name bench`, then `KUBECONFIG=… cargo bench …`.
 #![allow(clippy::print_stdout)]
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use bytes::Bytes;
 use http::Method;
 use http_body_util::BodyExt;
 use minik8s_benches::http_client::Connection;
-use minik8s_benches::numbers::{line, ms, percentile};
+use minik8s_benches::numbers::{ms, percentile};
+use minik8s_benches::target::Target;
 use serde_json::{Value, json};
 
 const PODS: usize = 30;
@@ -21,25 +23,25 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let host = server()?;
+        let target = server()?;
         println!("{:<58} {:>22}   Kubernetes 1.20, 2 cores", "", "here");
-        one_by_one(&host).await?;
-        together(&host).await?;
-        graceless(&host).await?;
+        one_by_one(&target).await?;
+        together(&target).await?;
+        graceless(&target).await?;
         floor()
     })
 }
 
-/// `HOST:PORT` of the kubeconfig's server.
-fn server() -> anyhow::Result<String> {
+/// The kubeconfig's server.
+fn server() -> anyhow::Result<Target> {
     let path =
         std::env::var("KUBECONFIG").context("set KUBECONFIG to a cluster's; see cargo xtask cluster-up")?;
-    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    let url = text
-        .lines()
-        .find_map(|l| l.trim().strip_prefix("server: http://"))
-        .context("no http server in it")?;
-    Ok(url.to_owned())
+    Target::from_kubeconfig(Path::new(&path))
+}
+
+/// A line: what was measured, our figure, and another to hold it against.
+fn line(what: &str, ours: &str, other: &str) {
+    println!("{what:<58} {ours:>22}   {other}");
 }
 
 /// A pod whose container ends on SIGTERM, or does not.
@@ -64,8 +66,8 @@ struct Watch {
 }
 
 impl Watch {
-    async fn start(host: &str) -> anyhow::Result<Self> {
-        let mut connection = Connection::open(host).await?;
+    async fn start(target: &Target) -> anyhow::Result<Self> {
+        let mut connection = Connection::open(target).await?;
         let (_, list) = connection.send(Method::GET, &format!("{BASE}?limit=1"), Bytes::new()).await?;
         let list: Value = serde_json::from_slice(&list)?;
         let version = list["metadata"]["resourceVersion"].as_str().context("a version")?;
@@ -120,9 +122,9 @@ fn report(what: &str, samples: &mut [Duration], kubernetes: &str) {
     line(&format!("{what}, p50 / p99 of {}", samples.len()), &text, kubernetes);
 }
 
-async fn one_by_one(host: &str) -> anyhow::Result<()> {
-    let mut connection = Connection::open(host).await?;
-    let mut watch = Watch::start(host).await?;
+async fn one_by_one(target: &Target) -> anyhow::Result<()> {
+    let mut connection = Connection::open(target).await?;
+    let mut watch = Watch::start(target).await?;
     let (mut up, mut down) = (Vec::new(), Vec::new());
     for index in 0..PODS {
         let name = format!("bench-{index}");
@@ -140,9 +142,9 @@ async fn one_by_one(host: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn together(host: &str) -> anyhow::Result<()> {
-    let mut connection = Connection::open(host).await?;
-    let mut watch = Watch::start(host).await?;
+async fn together(target: &Target) -> anyhow::Result<()> {
+    let mut connection = Connection::open(target).await?;
+    let mut watch = Watch::start(target).await?;
     let began = Instant::now();
     for index in 0..PODS {
         post(&mut connection, &format!("many-{index}"), true).await?;
@@ -168,9 +170,9 @@ async fn together(host: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn graceless(host: &str) -> anyhow::Result<()> {
-    let mut connection = Connection::open(host).await?;
-    let mut watch = Watch::start(host).await?;
+async fn graceless(target: &Target) -> anyhow::Result<()> {
+    let mut connection = Connection::open(target).await?;
+    let mut watch = Watch::start(target).await?;
     let mut samples = Vec::new();
     for index in 0..5 {
         let name = format!("deaf-{index}");

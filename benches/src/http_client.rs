@@ -8,25 +8,42 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::target::Target;
 
 /// A connection to an API server.
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
+    authorization: Option<String>,
 }
 
 impl Connection {
-    /// Connects to `HOST:PORT`.
+    /// Connects to `target`.
     ///
     /// # Errors
     /// Nobody listens there.
-    pub async fn open(host: &str) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(host).await.with_context(|| format!("cannot connect to {host}"))?;
+    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+        let host = target.host.clone();
+        let stream = TcpStream::connect(&host).await.with_context(|| format!("cannot connect to {host}"))?;
         stream.set_nodelay(true)?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
-        Ok(Self { sender, host: host.to_owned() })
+        let sender = match &target.tls {
+            None => {
+                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+                tokio::spawn(connection);
+                sender
+            }
+            Some(tls) => {
+                let name = host.rsplit_once(':').map_or(host.as_str(), |(name, _)| name).to_owned();
+                let stream = TlsConnector::from(tls.clone()).connect(name.try_into()?, stream).await?;
+                let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+                tokio::spawn(connection);
+                sender
+            }
+        };
+        Ok(Self { sender, host, authorization: target.authorization.clone() })
     }
 
     /// Sends a request and gives the response with its body still to come.
@@ -50,12 +67,15 @@ impl Connection {
         body: Bytes,
     ) -> anyhow::Result<http::Response<Incoming>> {
         self.sender.ready().await?;
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(header::HOST, &self.host)
-            .header(header::CONTENT_TYPE, content_type)
-            .body(Full::new(body))?;
+            .header(header::CONTENT_TYPE, content_type);
+        if let Some(authorization) = &self.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let request = request.body(Full::new(body))?;
         Ok(self.sender.send_request(request).await?)
     }
 

@@ -13,9 +13,3 @@ pub fn percentile(samples: &mut [Duration], percent: f64) -> Duration {
 pub fn ms(duration: Duration) -> String {
     format!("{:.3} ms", duration.as_secs_f64() * 1000.0)
 }
-
-/// A line: what was measured, our figure, and another to hold it against.
-#[allow(clippy::print_stdout)]
-pub fn line(what: &str, ours: &str, other: &str) {
-    println!("{what:<58} {ours:>22}   {other}");
-}

@@ -79,6 +79,12 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+    /// Print a kubeconfig for a user, signed by the cluster's authority. Works where the server's data is.
+    #[command(
+        after_help = "Examples:\n  minik8s kubeconfig --user jane --group developers > jane.kubeconfig\n  \
+            minik8s kubeconfig --user system:node:n1 --group system:nodes --host 10.0.0.1 --server https://10.0.0.9:6443"
+    )]
+    Kubeconfig(Kubeconfig),
     /// Run the API server, the controllers and the scheduler.
     Server(Server),
     /// Run the agent of this node.
@@ -236,6 +242,26 @@ pub struct Exec {
     pub command: Vec<String>,
 }
 
+/// `kubeconfig`
+#[derive(Debug, ClapArgs)]
+pub struct Kubeconfig {
+    /// Where the server keeps its data.
+    #[arg(long, default_value = "/var/lib/minik8s/server", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// The user's name.
+    #[arg(long)]
+    pub user: String,
+    /// A group that the user is in; may be given several times.
+    #[arg(long)]
+    pub group: Vec<String>,
+    /// A name or address under which the user serves, as nodes do; may be given several times.
+    #[arg(long, value_name = "NAME|ADDRESS")]
+    pub host: Vec<String>,
+    /// The server's URL.
+    #[arg(long, default_value = "https://127.0.0.1:6443", value_name = "URL")]
+    pub server: String,
+}
+
 /// `server`
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Server {
@@ -245,6 +271,9 @@ pub struct Server {
     /// Where to listen; may be given several times. Sockets passed on by systemd are used too.
     #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDRESS:PORT")]
     pub listen: Vec<SocketAddr>,
+    /// Another name or address under which clients reach the server; may be given several times.
+    #[arg(long, value_name = "NAME|ADDRESS")]
+    pub tls_san: Vec<String>,
 }
 
 /// `node`

@@ -35,9 +35,11 @@ pub async fn run(connection: Connection, command: Command) -> anyhow::Result<Exi
         Command::Logs(logs) => logs::run(&session, &logs).await.map(|()| ExitCode::SUCCESS),
         Command::Exec(exec) => exec::run(&session, &exec).await,
         Command::Version => version(&session).await.map(|()| ExitCode::SUCCESS),
-        Command::Completion { .. } | Command::Server(_) | Command::Node(_) | Command::Up(_) => {
-            unreachable!("run elsewhere")
-        }
+        Command::Completion { .. }
+        | Command::Kubeconfig(_)
+        | Command::Server(_)
+        | Command::Node(_)
+        | Command::Up(_) => unreachable!("run elsewhere"),
     }
 }
 

@@ -5,6 +5,7 @@
 mod args;
 mod cli;
 mod daemon;
+mod identity;
 mod network;
 mod node;
 mod server;
@@ -41,6 +42,7 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Server(server) => server::run(server).await.map(done),
             Command::Node(node) => node::run(node).await.map(done),
             Command::Up(up) => up::run(up).await.map(done),
+            Command::Kubeconfig(kubeconfig) => identity::run(&kubeconfig).map(done),
             command => cli::run(args.connection, command).await,
         }
     });

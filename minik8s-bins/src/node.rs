@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use minik8s_api::Registry;
 use minik8s_net::bridge::{BridgeConfig, BridgeNetwork};
-use minik8s_reconcile::Client;
+use minik8s_reconcile::{Client, pki};
 use minik8s_runtime::agent::{Agent, AgentConfig};
 use minik8s_runtime::containerd::{Config, Containerd};
 use minik8s_runtime::streaming::StreamingServer;
+use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Node, NodeOptions};
 use crate::daemon;
+use crate::identity::{self, Member};
 use crate::network::Bridge;
 
 /// How long to wait between attempts to reach containerd.
@@ -26,29 +27,17 @@ const RETRY: Duration = Duration::from_millis(100);
 pub async fn run(args: Node) -> anyhow::Result<()> {
     let shutdown = daemon::shutdown()?;
     let identity = Identity::find(args.name, args.address)?;
-    let client = remote(args.server_kubeconfig.as_deref()).await?;
-    let agent = serve(identity, &args.options, client, shutdown);
+    let Member { config, serving } = Member::read(args.server_kubeconfig.as_deref()).await?;
+    let client = Client::remote(kube::Client::try_from(config)?, Arc::new(Registry::builtin()));
+    let agent = serve(identity, &args.options, client, serving, shutdown);
     daemon::ready();
     agent.await
 }
 
-async fn remote(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await.context("no usable kubeconfig; give --server-kubeconfig FILE")?,
-    };
-    let client = kube::Client::try_from(config)?;
-    Ok(Client::remote(client, Arc::new(Registry::builtin())))
-}
-
 /// What a node is called and where it is.
 pub struct Identity {
-    name: String,
-    address: IpAddr,
+    pub name: String,
+    pub address: IpAddr,
 }
 
 impl Identity {
@@ -66,7 +55,7 @@ impl Identity {
 }
 
 /// The address of the default route; loopback without one. Nothing is sent.
-fn default_address() -> IpAddr {
+pub fn default_address() -> IpAddr {
     let probe = || {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
         // An address of documentation: it is only asked which way it would be.
@@ -81,6 +70,7 @@ pub async fn serve(
     identity: Identity,
     options: &NodeOptions,
     client: Client,
+    tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let program = log_program().context("cannot tell where this program is")?;
@@ -107,7 +97,11 @@ pub async fn serve(
         Arc::new(Bridge(network)),
         config,
     );
-    let streaming = StreamingServer::new(agent.handle(), runtime);
+    // Nobody but the API server has business here; it has asked what its clients may do.
+    let allowed = |certificate: &CertificateDer<'_>| {
+        pki::holder(certificate).is_some_and(|user| &*user.name == identity::API_SERVER)
+    };
+    let streaming = StreamingServer::new(agent.handle(), runtime).tls(tls, allowed);
     let address = SocketAddr::new(identity.address, options.port);
     let streaming = tokio::spawn(streaming.serve(address, shutdown.clone()));
     agent.run(shutdown.clone().cancelled_owned()).await;

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use anyhow::Context;
 use minik8s_reconcile::http::{Frontend, Listener, serve};
+use minik8s_reconcile::pki::Authority;
 use minik8s_reconcile::storage::embedded::EmbeddedStorage;
 use minik8s_reconcile::{ApiServer, Manager, controllers, scheduler};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Server;
-use crate::daemon;
+use crate::{daemon, identity};
 
 /// Runs until a signal.
 pub async fn run(args: Server) -> anyhow::Result<()> {
@@ -24,6 +25,7 @@ pub async fn run(args: Server) -> anyhow::Result<()> {
 /// A server that serves.
 pub struct Running {
     pub server: ApiServer,
+    pub authority: Authority,
     serving: JoinHandle<()>,
     managing: JoinHandle<()>,
 }
@@ -51,10 +53,18 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         listeners
             .push(Listener::bind(*address).await.with_context(|| format!("cannot listen on {address}"))?);
     }
-    for listener in &listeners {
-        tracing::info!(address = %listener.local_addr()?, "serving the Kubernetes API");
+    let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>()?;
+    let first = *addresses.first().context("there is nowhere to listen: give --listen ADDRESS:PORT")?;
+    let authority = identity::authority(&args.data_dir)?;
+    let tls = identity::server(&authority, &addresses, &args.tls_san)?;
+    let kubeconfig = args.data_dir.join("admin.kubeconfig");
+    identity::write_admin_kubeconfig(&authority, &kubeconfig, first)?;
+    for address in addresses {
+        tracing::info!(%address, kubeconfig = %kubeconfig.display(), "serving the Kubernetes API");
     }
-    let serving = tokio::spawn(serve(Frontend::new(server.clone()), listeners, shutdown.clone()));
+    let listeners = listeners.into_iter().map(|listener| listener.tls(tls.clone())).collect();
+    let frontend = Frontend::new(server.clone()).with_agent_tls(identity::agents(&authority)?);
+    let serving = tokio::spawn(serve(frontend, listeners, shutdown.clone()));
     let manager = Manager::new(server.client())
         .controller(scheduler::controller())
         .controller(controllers::namespace::controller())
@@ -62,7 +72,7 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
     let managing = tokio::spawn(manager.run(shutdown.clone()));
     tracing::info!(elapsed = ?began.elapsed(), "ready");
-    Ok(Running { server, serving, managing })
+    Ok(Running { server, authority, serving, managing })
 }
 
 fn database(data_dir: &Path) -> std::path::PathBuf {

@@ -12,6 +12,8 @@ mod resource;
 mod route;
 mod serve;
 mod table;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::error::ApiError;
+use crate::request::User;
 use crate::server::ApiServer;
 
 pub use body::Body;
@@ -41,16 +44,28 @@ pub struct Frontend {
     discovery: Arc<discovery::Discovery>,
     /// Ends what would never end by itself: watches, and logs that are followed.
     closing: CancellationToken,
+    agents: proxy::Agents,
 }
 
 impl Frontend {
     /// The HTTP face of `server`.
     pub fn new(server: ApiServer) -> Self {
         let discovery = Arc::new(discovery::Discovery::new(server.registry().clone()));
-        Self { server, discovery, closing: CancellationToken::new() }
+        Self { server, discovery, closing: CancellationToken::new(), agents: proxy::Agents::default() }
+    }
+
+    /// Speaks TLS to nodes' agents, in this way; without it, it speaks to them in the clear.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn with_agent_tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
+        self.agents = proxy::Agents::tls(config);
+        self
     }
 
     /// Answers one request. It never fails: errors are `Status` responses.
+    ///
+    /// Who asks is the [`User`] among the request's extensions; without one it is this process itself, which may do
+    /// everything. [`serve`] puts in whom a connection's certificate names.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -68,7 +83,11 @@ impl Frontend {
         B::Error: Into<BoxError>,
     {
         let path = request.uri().path();
-        match route::Route::parse(path)? {
+        let route = route::Route::parse(path)?;
+        if !route.is_open() && request.extensions().get().is_some_and(User::is_anonymous) {
+            return Err(ApiError::unauthorized());
+        }
+        match route {
             route::Route::Resource(place) => self.resource(place, request).await,
             route::Route::Health => Ok(text("ok")),
             other if request.method() == Method::GET => self.discovery.get(&other, request.headers()),

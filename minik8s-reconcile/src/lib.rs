@@ -32,7 +32,7 @@
 )]
 //!
 //! # Features
-//! `embedded` (default): the durable storage. `http` (default): the HTTP face. `remote`: a [`Client`] of another
+//! `embedded` (default): the durable storage. `http` (default): the HTTP face. `tls`: certificates for it. `remote`: a [`Client`] of another
 //! process, on `kube-client`. `conformance`: the suite that storages are tested with. The framework alone needs none.
 
 pub mod cache;
@@ -46,6 +46,8 @@ pub mod error;
 pub mod http;
 pub mod key;
 pub mod manager;
+#[cfg(feature = "tls")]
+pub mod pki;
 pub mod planner;
 pub mod queue;
 pub mod reconciler;

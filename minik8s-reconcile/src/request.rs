@@ -236,6 +236,22 @@ impl User {
     pub fn internal() -> Self {
         Self { name: "system:apiserver".into(), groups: ["system:masters".to_owned()].into() }
     }
+
+    /// The user `name`, who has proved to be that, in `groups` and the group of all such users.
+    pub fn authenticated(name: &str, mut groups: Vec<String>) -> Self {
+        groups.push("system:authenticated".to_owned());
+        Self { name: name.into(), groups: groups.into() }
+    }
+
+    /// Somebody who has proved nothing.
+    pub fn anonymous() -> Self {
+        Self { name: "system:anonymous".into(), groups: ["system:unauthenticated".to_owned()].into() }
+    }
+
+    /// Whether nothing is known of who that is.
+    pub fn is_anonymous(&self) -> bool {
+        self.groups.iter().any(|g| g == "system:unauthenticated")
+    }
 }
 
 /// The answer to a call.

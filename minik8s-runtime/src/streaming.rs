@@ -15,6 +15,7 @@ mod websocket;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -25,8 +26,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use percent_encoding::percent_decode_str;
-use tokio::net::TcpListener;
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentHandle, AttemptInfo, PodInfo};
@@ -35,6 +39,9 @@ use forward::Target;
 use params::Params;
 
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A client has that long to agree on TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A refusal: an HTTP status and words for a person.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +63,19 @@ impl Refusal {
     fn internal(error: impl std::fmt::Display) -> Self {
         Self { code: StatusCode::INTERNAL_SERVER_ERROR, message: error.to_string() }
     }
+
+    fn unauthorized() -> Self {
+        Self { code: StatusCode::UNAUTHORIZED, message: "Unauthorized".to_owned() }
+    }
+}
+
+impl From<Refusal> for Response<Body> {
+    fn from(refusal: Refusal) -> Self {
+        let body = Full::new(Bytes::from(refusal.message)).map_err(|never| match never {}).boxed_unsync();
+        let mut response = Response::new(body);
+        *response.status_mut() = refusal.code;
+        response
+    }
 }
 
 impl From<RuntimeError> for Refusal {
@@ -74,6 +94,14 @@ pub struct StreamingServer {
     runtime: Arc<dyn ContainerRuntime>,
     /// Ends the sessions, which outlive the HTTP connections that they were started on.
     shutdown: CancellationToken,
+    tls: Option<Tls>,
+}
+
+/// Whom the agent serves.
+#[derive(Clone)]
+struct Tls {
+    acceptor: TlsAcceptor,
+    allowed: Arc<dyn Fn(&CertificateDer<'_>) -> bool + Send + Sync>,
 }
 
 impl std::fmt::Debug for StreamingServer {
@@ -85,7 +113,18 @@ impl std::fmt::Debug for StreamingServer {
 impl StreamingServer {
     /// A server of the pods of an agent, which run in `runtime`.
     pub fn new(pods: AgentHandle, runtime: Arc<dyn ContainerRuntime>) -> Self {
-        Self { pods, runtime, shutdown: CancellationToken::new() }
+        Self { pods, runtime, shutdown: CancellationToken::new(), tls: None }
+    }
+
+    /// Speaks TLS, and only to clients that show a certificate which is `allowed`. `config` decides which certificates
+    /// are genuine. Without this the agent serves everyone who reaches it.
+    #[must_use]
+    pub fn tls(
+        self,
+        config: Arc<rustls::ServerConfig>,
+        allowed: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self { tls: Some(Tls { acceptor: config.into(), allowed: Arc::new(allowed) }), ..self }
     }
 
     /// Listens on `address` until `shutdown`; sessions under way are cut then.
@@ -112,29 +151,47 @@ impl StreamingServer {
                 },
             };
             let _ = stream.set_nodelay(true);
+            connections.spawn(self.clone().connection(stream));
+        }
+    }
+
+    async fn connection(self, stream: TcpStream) {
+        let Some(tls) = self.tls.clone() else {
+            return self.http(stream, true).await;
+        };
+        let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "no TLS"),
+            Err(_) => return tracing::debug!("no TLS in time"),
+        };
+        let chain = stream.get_ref().1.peer_certificates();
+        let allowed = chain.and_then(<[_]>::first).is_some_and(|certificate| (tls.allowed)(certificate));
+        self.http(stream, allowed).await;
+    }
+
+    /// Answers the requests of one connection.
+    async fn http<S>(self, stream: S, allowed: bool)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(move |request| {
             let server = self.clone();
-            connections.spawn(async move {
-                let service = service_fn(move |request| {
-                    let server = server.clone();
-                    async move { Ok::<_, Infallible>(server.answer(request).await) }
-                });
-                let mut http = hyper::server::conn::http1::Builder::new();
-                http.timer(TokioTimer::new());
-                if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await
-                {
-                    tracing::debug!(%error, "connection ended");
-                }
-            });
+            async move {
+                Ok::<_, Infallible>(match allowed {
+                    true => server.answer(request).await,
+                    false => Refusal::unauthorized().into(),
+                })
+            }
+        });
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new());
+        if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+            tracing::debug!(%error, "connection ended");
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        self.route(request).await.unwrap_or_else(|refusal| {
-            let body = Full::new(Bytes::from(refusal.message)).map_err(|never| match never {}).boxed_unsync();
-            let mut response = Response::new(body);
-            *response.status_mut() = refusal.code;
-            response
-        })
+        self.route(request).await.unwrap_or_else(Into::into)
     }
 
     async fn route(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {

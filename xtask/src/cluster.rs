@@ -10,7 +10,9 @@ mod state;
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -83,10 +85,12 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
             network::switch_up(&cluster)?;
             network::node_up(&cluster, &node)?;
             let socket = listen(&cluster)?;
+            // The one of a cluster that was here before may name another port.
+            let _ = fs::remove_file(node.admin_kubeconfig());
             node.start(&program, &socket, args.all_in_one)
         })?;
     }
-    write_kubeconfig(&cluster)?;
+    write_kubeconfig(&cluster, &node)?;
     step(&format!("image {} in {}", image.file_name().unwrap_or_default().display(), node.name()), || {
         node.wait_for_containerd(PATIENCE)?;
         node.load_image(&image)
@@ -97,7 +101,7 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
         command
     };
     step(&format!("{} is Ready", node.name()), || {
-        until(&node, || {
+        until(&node, "minik8s-node", || {
             let out = quiet(&mut cli(&["get", "node", &node.name(), "--no-headers"]))?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             Ok(text.split_whitespace().nth(1) == Some("Ready"))
@@ -107,7 +111,7 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
         step("demo pod hello is Running", || {
             let manifest = crate::workspace::root().join("examples/hello.yaml");
             quiet(cli(&["apply", "-f"]).arg(manifest))?;
-            until(&node, || {
+            until(&node, "minik8s-node", || {
                 let out = quiet(&mut cli(&["get", "pod", "hello", "--no-headers"]))?;
                 let text = String::from_utf8_lossy(&out.stdout).into_owned();
                 let mut words = text.split_whitespace();
@@ -193,24 +197,19 @@ fn listen(cluster: &Cluster) -> anyhow::Result<TcpListener> {
     Ok(socket)
 }
 
-fn write_kubeconfig(cluster: &Cluster) -> anyhow::Result<()> {
-    let port = cluster.port().context("the cluster has no port")?;
-    let text = kubeconfig(cluster.name(), &format!("http://127.0.0.1:{port}"));
-    fs::write(cluster.kubeconfig(), text)?;
+/// Hands the kubeconfig that the server has made for its administrator to the user.
+fn write_kubeconfig(cluster: &Cluster, node: &Node) -> anyhow::Result<()> {
+    let made = node.admin_kubeconfig();
+    until(node, "minik8s-server", || Ok(made.exists()))?;
+    let text = fs::read_to_string(&made)?;
+    let mut file =
+        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(cluster.kubeconfig())?;
+    file.write_all(text.as_bytes())?;
     Ok(())
 }
 
-/// A kubeconfig for the server at `url`.
-fn kubeconfig(name: &str, url: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: {name}\nclusters:\n- name: {name}\n  cluster:\n    \
-         server: {url}\ncontexts:\n- name: {name}\n  context:\n    cluster: {name}\n    \
-         user: admin\nusers:\n- name: admin\n  user: {{}}\n"
-    )
-}
-
 /// Asks until the answer is yes. An error is an answer too, until the patience is over or the node is.
-fn until(node: &Node, mut ask: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+fn until(node: &Node, log: &str, mut ask: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let last = match ask() {
@@ -219,7 +218,7 @@ fn until(node: &Node, mut ask: impl FnMut() -> anyhow::Result<bool>) -> anyhow::
             Err(error) => format!("{error:#}"),
         };
         if !node.is_running() || Instant::now() > deadline {
-            bail!("{last}\nsee {}", node.log("minik8s-node").display());
+            bail!("{last}\nsee {}", node.log(log).display());
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -11,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use minik8s_api::Kind;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::body::Body;
@@ -59,7 +60,7 @@ impl Frontend {
         let unreachable = |e: BoxError| {
             ApiError::new(502, "", format!("error dialing the agent of node {node} at {address}: {e}"))
         };
-        let stream = TcpStream::connect(&address).await.map_err(|e| unreachable(e.into()))?;
+        let stream = self.agents.connect(&address).await.map_err(|e| unreachable(e.into()))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|e| unreachable(e.into()))?;
@@ -181,6 +182,39 @@ impl Frontend {
         })?;
         let port = status.daemon_endpoints.and_then(|e| e.kubelet_endpoint).map_or(AGENT_PORT, |e| e.port);
         Ok(if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") })
+    }
+}
+
+/// How agents are reached.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Agents {
+    #[cfg(feature = "tls")]
+    tls: Option<std::sync::Arc<rustls::ClientConfig>>,
+}
+
+/// A connection to an agent.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Agents {
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(config: std::sync::Arc<rustls::ClientConfig>) -> Self {
+        Self { tls: Some(config) }
+    }
+
+    /// Connects to the agent at `HOST:PORT`.
+    async fn connect(&self, address: &str) -> std::io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        #[cfg(feature = "tls")]
+        if let Some(config) = &self.tls {
+            let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+            let name = host.trim_matches(['[', ']']).to_owned().try_into().map_err(std::io::Error::other)?;
+            let connector = tokio_rustls::TlsConnector::from(config.clone());
+            return Ok(Box::new(connector.connect(name, stream).await?));
+        }
+        Ok(Box::new(stream))
     }
 }
 

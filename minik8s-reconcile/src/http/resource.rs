@@ -98,7 +98,7 @@ impl Frontend {
             name: place.name,
             subresource: place.subresource,
             operation,
-            user: User::internal(),
+            user: parts.extensions.get().cloned().unwrap_or_else(User::internal),
         };
         let response = self.server.handle(request).await?;
         self.answer(&answer, response)

@@ -121,7 +121,7 @@ pub(super) async fn nothing_there(scene: Scene) -> anyhow::Result<()> {
     let config = tempfile::NamedTempFile::new()?;
     let text = std::fs::read_to_string(scene.cluster().kubeconfig())?;
     let server = text.lines().find_map(|l| l.trim().strip_prefix("server: ")).unwrap_or_default();
-    std::fs::write(config.path(), text.replace(server, "http://127.0.0.1:1"))?;
+    std::fs::write(config.path(), text.replace(server, "https://127.0.0.1:1"))?;
     let path = config.path().to_string_lossy().into_owned();
     let ran = scene.minik8s(&["--kubeconfig", &path, "get", "pods"]).run().await?;
     ran.failed_with(1, &["cannot be reached", "is it running?"])?;

@@ -3,6 +3,8 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -66,6 +68,7 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     }
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGALRM].into_iter().collect();
     signals.thread_block()?;
+    credentials(args).context("cannot make the node's kubeconfig")?;
     let mut programs = vec![Program::new("containerd", containerd(args))];
     if args.all_in_one {
         programs.push(Program::new("minik8s-up", up(args)));
@@ -137,9 +140,21 @@ fn mounts(args: &InitArgs) -> anyhow::Result<()> {
     }
     fs::create_dir_all("/run/netns")?;
     fs::create_dir_all("/run/minik8s")?;
-    fs::write(KUBECONFIG, super::kubeconfig(&args.node, "http://127.0.0.1:6443"))?;
     // Volumes and namespaces of pods are mounted below these and have to be seen by containers.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
+    Ok(())
+}
+
+/// Writes the kubeconfig with which the node's agent shows who it is.
+fn credentials(args: &InitArgs) -> anyhow::Result<()> {
+    fs::create_dir_all(SERVER_DATA)?;
+    let mut command = Command::new(&args.program);
+    command.args(["kubeconfig", "--data-dir", SERVER_DATA, "--user", &format!("system:node:{}", args.node)]);
+    command.args(["--group", "system:nodes", "--host", &args.node, "--host", &args.address]);
+    let made = quiet(&mut command)?;
+    let mut file =
+        fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(KUBECONFIG)?;
+    file.write_all(&made.stdout)?;
     Ok(())
 }
 
@@ -161,6 +176,9 @@ state = "/run/containerd"
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "/etc/containerd/certs.d"
 "#;
+
+/// Where the API server keeps its data.
+const SERVER_DATA: &str = "/var/lib/minik8s/server";
 
 /// How the node's own programs reach the API server.
 const KUBECONFIG: &str = "/run/minik8s/kubeconfig";

@@ -66,6 +66,11 @@ impl Node {
         (start_time(pid).as_deref() == Some(started)).then_some(pid)
     }
 
+    /// The administrator's kubeconfig, which the API server writes when it starts.
+    pub(super) fn admin_kubeconfig(&self) -> PathBuf {
+        self.dir().join("minik8s/server/admin.kubeconfig")
+    }
+
     pub(super) fn is_running(&self) -> bool {
         self.init_pid().is_some()
     }

@@ -1,0 +1,96 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{client_config, roots, server_config};
+use crate::ApiServer;
+use crate::http::{Frontend, Listener, serve};
+use crate::pki::{Authority, Subject};
+use crate::storage::memory::MemoryStorage;
+
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+struct World {
+    authority: Authority,
+    address: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (authority, _) = Authority::generate(now()).expect("an authority");
+        let own = authority.issue(&Subject::server("server", ["127.0.0.1"]), now()).expect("a certificate");
+        let tls = server_config(&own, [authority.der().clone()]).expect("a configuration");
+        let listener = Listener::bind(([127, 0, 0, 1], 0).into()).await.expect("a socket").tls(tls);
+        let address = listener.local_addr().expect("an address");
+        let server = ApiServer::new(MemoryStorage::new());
+        server.bootstrap().await.expect("namespaces");
+        let stop = CancellationToken::new();
+        tokio::spawn(serve(Frontend::new(server), vec![listener], stop.clone()));
+        Self { authority, address, _stop: stop.drop_guard() }
+    }
+
+    fn client(&self, by: &Authority) -> Arc<ClientConfig> {
+        let credentials = by.issue(&Subject::client("jane").group("people"), now()).expect("a certificate");
+        client_config(&credentials, [self.authority.der().clone()]).expect("a configuration")
+    }
+
+    fn anonymous(&self) -> Arc<ClientConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots([self.authority.der().clone()]).expect("roots"))
+            .with_no_client_auth();
+        Arc::new(config)
+    }
+
+    async fn get(
+        &self,
+        tls: Arc<ClientConfig>,
+        path: &str,
+    ) -> Result<StatusCode, Box<dyn std::error::Error>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let name = "127.0.0.1".try_into()?;
+        let stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let request = Request::get(path).header("host", "test").body(Empty::<Bytes>::new())?;
+        let status = sender.send_request(request).await?.status();
+        driver.abort();
+        Ok(status)
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_clusters_authority_opens_the_door() {
+    let world = World::new().await;
+    let status = world.get(world.client(&world.authority), "/api/v1/namespaces").await.expect("an answer");
+    assert_eq!(status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_shows_nothing_learns_the_version_and_no_more() {
+    let world = World::new().await;
+    let status = world.get(world.anonymous(), "/api/v1/namespaces").await.expect("an answer");
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    for path in ["/version", "/healthz", "/livez", "/readyz"] {
+        assert_eq!(world.get(world.anonymous(), path).await.expect("an answer"), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_certificate_gets_no_connection() {
+    let world = World::new().await;
+    let (foreign, _) = Authority::generate(now()).expect("an authority");
+    world.get(world.client(&foreign), "/version").await.expect_err("not ours");
+}
