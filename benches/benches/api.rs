@@ -247,10 +247,12 @@ async fn memory(target: &Target, figures: &mut Figures) -> anyhow::Result<()> {
         let before = there;
         let mut ignored = Figures::default();
         let more = objects.saturating_sub(there);
-        load(target, &mut ignored, "more pods", 64, more, async move |connection, index| {
-            create(connection, &format!("m{before}-{index}")).await
-        })
-        .await?;
+        if more > 0 {
+            load(target, &mut ignored, "more pods", 64, more, async move |connection, index| {
+                create(connection, &format!("m{before}-{index}")).await
+            })
+            .await?;
+        }
         there += more;
         figures.add(format!("memory with {there} pods"), mib(target), Unit::Mib);
     }

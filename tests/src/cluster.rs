@@ -80,6 +80,11 @@ impl Cluster {
         self.target.join("clusters").join(&self.name)
     }
 
+    /// The folder that cargo builds into.
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
     /// A kubeconfig that reaches the API server from this machine.
     pub fn kubeconfig(&self) -> PathBuf {
         self.dir().join("kubeconfig")

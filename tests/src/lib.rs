@@ -12,6 +12,7 @@
 //! `--list` names the cases, `--keep` leaves the cluster up for a look around, and `--cluster NAME` uses one that is
 //! up already (`cargo xtask cluster-up --no-demo --name NAME`), which is the quick way while writing a case.
 
+pub mod clients;
 mod cluster;
 mod container;
 mod node_state;

@@ -53,6 +53,13 @@ impl Program {
         self
     }
 
+    /// Runs it in that folder.
+    #[must_use]
+    pub fn dir(mut self, dir: impl AsRef<std::path::Path>) -> Self {
+        self.command.current_dir(dir);
+        self
+    }
+
     /// Gives the program something to read.
     #[must_use]
     pub fn input(mut self, text: impl Into<String>) -> Self {

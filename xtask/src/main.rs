@@ -2,6 +2,7 @@
 // A program has no public API: `pub` says what a module offers to the others.
 #![allow(unreachable_pub)]
 
+mod clients;
 mod cluster;
 mod images;
 mod packages;

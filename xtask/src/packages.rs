@@ -29,6 +29,17 @@ pub fn ensure() -> anyhow::Result<()> {
         missing.push("kubernetes-client");
     }
     missing.dedup();
+    install(&missing)
+}
+
+/// Installs Python with its virtual environments, where they are missing.
+pub fn ensure_python() -> anyhow::Result<()> {
+    let there =
+        find("python3").is_some() && quiet(&mut command("python3", &["-c", "import ensurepip"])).is_ok();
+    if there { Ok(()) } else { install(&["python3", "python3-venv"]) }
+}
+
+fn install(missing: &[&str]) -> anyhow::Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -41,7 +52,7 @@ pub fn ensure() -> anyhow::Result<()> {
     say(&format!("Installing packages of the distribution: {}", missing.join(", ")));
     step("apt-get update", || quiet(&mut apt(&["update"])))?;
     let mut args = vec!["install", "-y", "--no-install-recommends"];
-    args.extend(&missing);
+    args.extend(missing);
     step("apt-get install", || quiet(&mut apt(&args)))?;
     Ok(())
 }

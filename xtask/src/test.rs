@@ -4,7 +4,7 @@ use clap::ValueEnum;
 
 use crate::progress::say;
 use crate::workspace::{cargo, loud};
-use crate::{packages, tidy};
+use crate::{clients, packages, tidy};
 
 /// Which tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -34,6 +34,7 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
     if suite != Suite::Unit {
         say("End-to-end tests on real nodes");
         packages::ensure()?;
+        clients::ensure()?;
         loud(cargo().args(["test", "--no-fail-fast", "--package", "minik8s-tests"]))?;
     }
     Ok(())

@@ -82,15 +82,20 @@ async fn drive<S>(
         let mut stdin = Some(stdin).filter(|_| has_stdin);
         let mut sizes = TerminalSizes::default();
         while let Some(Ok(frame)) = stream.next().await {
+            // What a frame is called says nothing: some clients send the bytes of the binary protocols as text.
             let payload = match frame {
-                Frame::Binary(payload) if !protocol.base64 => payload,
-                Frame::Text(text) if protocol.base64 => match decode_base64(&text) {
-                    Some(payload) => payload,
-                    None => break,
-                },
+                Frame::Binary(payload) => payload,
+                Frame::Text(text) => text.into(),
                 Frame::Close(_) => break,
                 // Pings have been answered where they are read.
                 _ => continue,
+            };
+            let payload = match protocol.base64 {
+                true => match decode_base64(&payload) {
+                    Some(payload) => payload,
+                    None => break,
+                },
+                false => payload,
             };
             let Some((&channel, data)) = payload.split_first() else { continue };
             match channel {
@@ -159,10 +164,10 @@ fn encode(protocol: Protocol, message: Message) -> Frame {
 }
 
 /// The channel's digit, then base64.
-fn decode_base64(text: &str) -> Option<Bytes> {
+fn decode_base64(text: &[u8]) -> Option<Bytes> {
     use base64::Engine;
-    let (channel, data) = text.split_at_checked(1)?;
-    let mut payload = vec![channel.parse().ok()?];
+    let (channel, data) = text.split_first()?;
+    let mut payload = vec![channel.checked_sub(b'0').filter(|number| *number <= 9)?];
     payload.extend(base64::engine::general_purpose::STANDARD.decode(data).ok()?);
     Some(payload.into())
 }

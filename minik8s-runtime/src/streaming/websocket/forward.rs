@@ -51,6 +51,7 @@ async fn tunnel<S: AsyncRead + AsyncWrite + Unpin>(socket: WebSocketStream<S>, t
     let (sink, stream) = socket.split();
     let bytes = stream.map_err(io::Error::other).try_filter_map(async |message| match message {
         Message::Binary(bytes) => Ok(Some(bytes)),
+        Message::Text(text) => Ok(Some(text.into())),
         _ => Ok(None),
     });
     let sink =
@@ -79,6 +80,7 @@ async fn channels<S: AsyncRead + AsyncWrite + Unpin>(
         while let Some(Ok(frame)) = stream.next().await {
             let payload = match frame {
                 Message::Binary(payload) => payload,
+                Message::Text(text) => text.into(),
                 Message::Close(_) => break,
                 _ => continue,
             };
