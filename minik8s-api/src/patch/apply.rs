@@ -9,6 +9,7 @@ mod conflict;
 mod field_set;
 mod fields_v1;
 mod items;
+mod last_applied;
 pub mod list_types;
 mod manager;
 mod merge;
@@ -29,9 +30,6 @@ pub use schema::Schema;
 
 /// How many entries of updates an object may have before the oldest are merged.
 pub const UPDATE_ENTRIES_MAX: usize = 10;
-
-/// The annotation in which client-side apply keeps what it applied.
-const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// Who writes, and what.
 #[derive(Clone, Copy)]
@@ -168,7 +166,7 @@ pub fn apply(
     let mut all = managed.clone();
     let last = all.entries.iter().position(|e| e.is_of_same(&entry)).map(|at| all.entries.remove(at));
     let merged = merge(schema, live, &config);
-    let object = match &last {
+    let mut object = match &last {
         Some(last) => prune(schema, &merged, &all, &entry.fields, &last.fields),
         None => merged,
     };
@@ -176,7 +174,7 @@ pub fn apply(
     if !force {
         let conflicts = conflicts(&all, &changes);
         if !conflicts.0.is_empty() {
-            upgradable(schema, live, conflicts, writer)?;
+            last_applied::allow(schema, live, conflicts, writer)?;
         }
     }
     disown(&mut all, &changes);
@@ -189,6 +187,7 @@ pub fn apply(
     if !entry.fields.is_empty() {
         all.entries.push(entry);
     }
+    last_applied::renew(&mut object, &config, writer);
     Ok(Applied { object, managed: all })
 }
 
@@ -200,33 +199,6 @@ fn conflicts(managed: &ManagedFields, changes: &Changes) -> Conflicts {
         }
     }
     Conflicts(conflicts)
-}
-
-/// An object that `kubectl` applied on its side before says in an annotation what it then applied: of these fields
-/// `kubectl` is the owner in truth, whoever wrote them down.
-fn upgradable(
-    schema: &Schema,
-    live: &Value,
-    conflicts: Conflicts,
-    writer: &Writer<'_>,
-) -> Result<(), Conflicts> {
-    if writer.manager != "kubectl" {
-        return Err(conflicts);
-    }
-    let annotations = live.pointer("/metadata/annotations");
-    let text = annotations.and_then(|a| a.get(LAST_APPLIED)).and_then(Value::as_str).unwrap_or_default();
-    let last: Value = match serde_json::from_str(text) {
-        Ok(last @ Value::Object(_)) => last,
-        _ => return Err(conflicts),
-    };
-    if last.get("apiVersion").and_then(Value::as_str) != Some(writer.api_version) {
-        return Err(conflicts);
-    }
-    // What has another value now is not what was applied.
-    let since = Changes::between(schema, &last, live);
-    let own = FieldSet::of(schema, &last).difference(&since.written).difference(&since.removed);
-    let left: Vec<_> = conflicts.0.into_iter().filter(|c| !own.contains(&c.path.0)).collect();
-    if left.is_empty() { Ok(()) } else { Err(Conflicts(left)) }
 }
 
 /// `merged` without what the writer applied before, does not apply now, and nobody else owns.
