@@ -48,7 +48,9 @@ fn value_end(json: &[u8], mut at: usize) -> Option<usize> {
             b'}' | b']' => depth -= 1,
             _ if depth > 0 => {}
             _ => {
-                return Some(skip(json, at, |b| !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace()));
+                return Some(skip(json, at, |b| {
+                    !matches!(b, b',' | b'}' | b']') && !b.is_ascii_whitespace()
+                }));
             }
         }
         at += 1;

@@ -166,3 +166,6 @@ fn read(kind: &Kind, scope: &Scope, name: &str, body: &[u8]) -> Result<Value, Ap
         _ => Ok(config),
     }
 }
+
+#[cfg(test)]
+mod tests;
