@@ -4,6 +4,7 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use crate::field::FieldErrors;
 use crate::object::{DecodeError, Decoded, Object, Resource, decode};
+use crate::patch::apply::Schema;
 
 type Name = Cow<'static, str>;
 
@@ -129,6 +131,7 @@ pub struct Kind {
     row: Option<RowFn>,
     fields: Vec<(Name, FieldFn)>,
     schema: Option<SchemaFn>,
+    apply_schema: OnceLock<Schema>,
 }
 
 impl Kind {
@@ -160,6 +163,7 @@ impl Kind {
                 row: None,
                 fields: Vec::new(),
                 schema: None,
+                apply_schema: OnceLock::new(),
             },
             _type: PhantomData,
         }
@@ -275,6 +279,14 @@ impl Kind {
     /// The kind's JSON schema with its definitions under `$defs`, where it has one.
     pub fn schema(&self) -> Option<Value> {
         self.schema.as_ref().map(|f| f())
+    }
+
+    /// What server-side apply must know of the kind's objects. The first call reads it from [`Kind::schema`].
+    pub fn apply_schema(&self) -> &Schema {
+        self.apply_schema.get_or_init(|| match self.schema() {
+            Some(schema) => Schema::of(&schema),
+            None => Schema::untyped(),
+        })
     }
 }
 

@@ -1,5 +1,6 @@
-//! The three languages of patches. Each is a pure function from a document and a patch to a new document.
+//! The languages of patches. Each is a pure function from a document and a patch to a new document.
 
+pub mod apply;
 pub mod json;
 pub mod merge;
 pub mod merge_keys;

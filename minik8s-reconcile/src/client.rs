@@ -12,8 +12,8 @@ use tower::{Service, ServiceExt};
 
 use crate::error::ApiError;
 use crate::request::{
-    ApiRequest, ApiResponse, DeleteParams, EventType, ListParams, Operation, Patch, Payload, ResponseBody,
-    User, WatchParams, WriteParams,
+    ApiRequest, ApiResponse, DeleteParams, EventType, ListParams, Operation, Patch, PatchFormat, Payload,
+    ResponseBody, User, WatchParams, WriteParams,
 };
 use crate::stored::Stored;
 
@@ -339,6 +339,84 @@ impl<K: Resource> Api<K> {
     /// [`ApiError::is_not_found`] if there is none.
     pub async fn patch(&self, name: &str, patch: Patch) -> Result<Arc<K>, ApiError> {
         self.object(Some(name), None, Operation::Patch(patch, self.write_params())).await
+    }
+
+    /// Applies `config`, which says nothing but what `manager` wants of the object: makes the object, or changes these
+    /// fields and takes out those that the manager applied before and nobody else owns. With `force`, it takes over
+    /// fields that others own.
+    ///
+    /// A typed configuration says something of each field that its type does not make optional; a
+    /// [`serde_json::Value`] can leave out any.
+    ///
+    /// ```
+    /// # use k8s_openapi::api::core::v1::ConfigMap;
+    /// # use minik8s_reconcile::{ApiServer, storage::memory::MemoryStorage};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), minik8s_reconcile::ApiError> {
+    /// # let server = ApiServer::new(MemoryStorage::new());
+    /// # server.bootstrap().await?;
+    /// let configs = server.client().namespaced::<ConfigMap>("default");
+    /// let mut config = ConfigMap::default();
+    /// config.data = Some([("key".to_owned(), "1".to_owned())].into());
+    /// configs.apply("a", "me", &config, false).await?;
+    ///
+    /// config.data = Some([("key".to_owned(), "2".to_owned())].into());
+    /// let refused = configs.apply("a", "somebody else", &config, false).await.expect_err("a conflict");
+    /// assert_eq!(refused.to_string(), "Apply failed with 1 conflict: conflict with \"me\": .data.key");
+    /// configs.apply("a", "somebody else", &config, true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ApiError::is_conflict`] if others own fields that would change, with one cause for each.
+    pub async fn apply(
+        &self,
+        name: &str,
+        manager: &str,
+        config: &impl serde::Serialize,
+        force: bool,
+    ) -> Result<Arc<K>, ApiError> {
+        self.apply_part(name, None, manager, config, force).await
+    }
+
+    /// As [`Api::apply`], for the status of an object that exists.
+    ///
+    /// # Errors
+    /// [`ApiError::is_not_found`] if there is none, and as [`Api::apply`].
+    pub async fn apply_status(
+        &self,
+        name: &str,
+        manager: &str,
+        config: &impl serde::Serialize,
+        force: bool,
+    ) -> Result<Arc<K>, ApiError> {
+        self.apply_part(name, Some("status"), manager, config, force).await
+    }
+
+    async fn apply_part(
+        &self,
+        name: &str,
+        subresource: Option<&str>,
+        manager: &str,
+        config: &impl serde::Serialize,
+        force: bool,
+    ) -> Result<Arc<K>, ApiError> {
+        let mut config = serde_json::to_value(config)
+            .map_err(|e| ApiError::bad_request(format!("the configuration cannot be written: {e}")))?;
+        let Some(fields) = config.as_object_mut() else {
+            return Err(ApiError::bad_request("the configuration is no object"));
+        };
+        fields.insert("apiVersion".to_owned(), self.kind.api_version().into());
+        fields.insert("kind".to_owned(), self.kind.kind.as_ref().into());
+        let metadata = fields.entry("metadata").or_insert_with(|| serde_json::json!({}));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("name".to_owned(), name.into());
+        }
+        let body = config.to_string().into();
+        let params = WriteParams { field_manager: manager.to_owned(), ..WriteParams::default() };
+        let operation = Operation::Patch(Patch { format: PatchFormat::Apply, body, force }, params);
+        self.object(Some(name), subresource, operation).await
     }
 
     /// Changes the status of the object `name`.

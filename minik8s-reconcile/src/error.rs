@@ -1,6 +1,7 @@
 //! The error of every API call: a Kubernetes `Status`.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
+use minik8s_api::patch::apply::Conflicts;
 use minik8s_api::{FieldErrors, Kind};
 
 /// Why a request failed, in the terms of the API
@@ -93,19 +94,33 @@ impl ApiError {
         let mut error = Self::new(422, "Invalid", message).about(kind, name);
         if let Some(details) = &mut error.details {
             details.kind = Some(kind.kind.to_string());
-            details.causes = Some(
-                errors
-                    .0
-                    .iter()
-                    .map(|e| StatusCause {
-                        field: Some(e.path.to_string()),
-                        message: Some(e.body()),
-                        reason: Some(e.fault.reason().to_owned()),
-                    })
-                    .collect(),
-            );
+            details.causes = Some(causes(errors));
         }
         error
+    }
+
+    /// 422 for parameters of a request; `options` is what Kubernetes calls them, such as `PatchOptions`.
+    pub fn invalid_options(options: &str, errors: &FieldErrors) -> Self {
+        let message = format!("{options}.meta.k8s.io \"\" is invalid: {errors}");
+        let details = StatusDetails {
+            group: Some("meta.k8s.io".to_owned()),
+            kind: Some(options.to_owned()),
+            causes: Some(causes(errors)),
+            ..StatusDetails::default()
+        };
+        Self { details: Some(Box::new(details)), ..Self::new(422, "Invalid", message) }
+    }
+
+    /// 409 for a configuration that would change what others own, with one cause for every such field.
+    pub fn apply_conflict(conflicts: &Conflicts) -> Self {
+        let cause = |conflict: &minik8s_api::patch::apply::Conflict| StatusCause {
+            field: Some(conflict.path.to_string()),
+            message: Some(format!("conflict with {}", conflict.owner)),
+            reason: Some("FieldManagerConflict".to_owned()),
+        };
+        let causes = Some(conflicts.0.iter().map(cause).collect());
+        let details = StatusDetails { causes, ..StatusDetails::default() };
+        Self { details: Some(Box::new(details)), ..Self::new(409, "Conflict", conflicts.to_string()) }
     }
 
     /// 400: the request itself makes no sense.
@@ -214,6 +229,16 @@ impl ApiError {
             details: status.details.map(Box::new),
         }
     }
+}
+
+/// One cause for every field error.
+fn causes(errors: &FieldErrors) -> Vec<StatusCause> {
+    let cause = |e: &minik8s_api::FieldError| StatusCause {
+        field: Some(e.path.to_string()),
+        message: Some(e.body()),
+        reason: Some(e.fault.reason().to_owned()),
+    };
+    errors.0.iter().map(cause).collect()
 }
 
 /// `Pod` or `Deployment.apps`.

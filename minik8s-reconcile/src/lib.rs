@@ -44,6 +44,7 @@ pub mod cx;
 pub mod error;
 #[cfg(feature = "http")]
 pub mod http;
+mod json_text;
 pub mod key;
 pub mod manager;
 #[cfg(feature = "tls")]

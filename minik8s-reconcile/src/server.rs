@@ -4,10 +4,12 @@
 //! the network. Tests, simulations and clusters all run this one.
 
 mod admission;
+mod apply;
 mod create;
 mod delete;
 mod encoding;
 mod key;
+mod managed_fields;
 mod patch;
 mod pods;
 mod read;

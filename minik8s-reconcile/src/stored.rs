@@ -10,6 +10,8 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use minik8s_api::{DecodeError, Kind, Object, Resource};
 
+use crate::json_text;
+
 /// One version of an object: its JSON with `metadata.resourceVersion` in it, and the decoded object for whoever
 /// asks, decoded once. Cheap to clone.
 #[derive(Clone)]
@@ -53,6 +55,9 @@ impl Stored {
 
     /// The object as a `K`. The first call decodes it; later calls, from any clone, share the result.
     ///
+    /// It comes without `metadata.managedFields`: caches of typed objects would hold little else. They are in
+    /// [`Stored::json`], and a server keeps them when an object is sent back without.
+    ///
     /// # Errors
     /// It is not a `K`.
     pub fn typed<K: Resource>(&self) -> Result<Arc<K>, DecodeError> {
@@ -62,18 +67,18 @@ impl Stored {
             return Ok(typed);
         }
         let typed: Arc<K> =
-            Arc::new(serde_json::from_slice(&self.0.json).map_err(|e| DecodeError::new("", e.to_string()))?);
+            Arc::new(serde_json::from_slice(&self.lean()).map_err(|e| DecodeError::new("", e.to_string()))?);
         // Somebody else may have been first, perhaps with another type: then ours stays unshared.
         let _ = self.0.typed.set(typed.clone());
         Ok(typed)
     }
 
-    /// The object with its type erased, decoded anew.
+    /// The object with its type erased, decoded anew, without `metadata.managedFields`.
     ///
     /// # Errors
     /// It is not of that kind.
     pub fn object(&self, kind: &Kind) -> Result<Box<dyn Object>, DecodeError> {
-        kind.decode(&self.0.json).map(|d| d.object)
+        kind.decode(&self.lean()).map(|d| d.object)
     }
 
     /// What selectors look at, found once. Nothing, for what is not of that kind.
@@ -87,7 +92,17 @@ impl Stored {
         })
     }
 
-    /// The object's metadata alone, decoded anew.
+    /// The JSON without `metadata.managedFields`.
+    pub(crate) fn lean(&self) -> Cow<'_, [u8]> {
+        json_text::without_managed_fields(&self.0.json)
+    }
+
+    /// The JSON of `metadata.managedFields`, if there are any.
+    pub(crate) fn managed_fields(&self) -> Option<&[u8]> {
+        json_text::metadata_member(&self.0.json, "managedFields").map(|at| &self.0.json[at])
+    }
+
+    /// The object's metadata alone, decoded anew, without `managedFields`.
     ///
     /// # Errors
     /// It has no such thing.
@@ -97,7 +112,7 @@ impl Stored {
             #[serde(default)]
             metadata: ObjectMeta,
         }
-        serde_json::from_slice::<Partial>(&self.0.json)
+        serde_json::from_slice::<Partial>(&self.lean())
             .map(|p| p.metadata)
             .map_err(|e| DecodeError::new("metadata", e.to_string()))
     }

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{GVK, Version};
 use crate::kind::Kind;
+use crate::patch::apply::list_types::{self, ListType};
 use crate::patch::merge_keys;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -189,8 +190,8 @@ fn neutral(schema: Value, qualify: &impl Fn(&str) -> String) -> Value {
     Value::Object(out)
 }
 
-/// Adds what Kubernetes says of its own types: the lists that strategic merge treats specially, and that a quantity
-/// is no int-or-string, since `0.5` is one.
+/// Adds what Kubernetes says of its own types: how lists and maps are merged, and that a quantity is no int-or-string,
+/// since `0.5` is one.
 fn published(mut schema: Value, name: &str) -> Value {
     if !name.starts_with("io.k8s.") {
         return schema;
@@ -201,13 +202,19 @@ fn published(mut schema: Value, name: &str) -> Value {
             "oneOf": [{"type": "string"}, {"type": "number"}],
         });
     }
+    if list_types::is_atomic(name)
+        && let Some(schema) = schema.as_object_mut()
+    {
+        schema.insert(MAP_TYPE.to_owned(), "atomic".into());
+    }
     let short = name.rsplit('.').next().unwrap_or_default();
     let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
     for (property, schema) in properties.into_iter().flatten() {
-        let Some(field) = merge_keys::field(short, property) else {
+        let Some(schema) = schema.as_object_mut() else {
             continue;
         };
-        let Some(schema) = schema.as_object_mut() else {
+        owned(schema, short, property);
+        let Some(field) = merge_keys::field(short, property) else {
             continue;
         };
         if let Some(strategy) = field.strategy.extension() {
@@ -218,6 +225,27 @@ fn published(mut schema: Value, name: &str) -> Value {
         }
     }
     schema
+}
+
+const MAP_TYPE: &str = "x-kubernetes-map-type";
+
+/// Adds to the schema of a field of a built-in type which parts of it have owners of their own.
+fn owned(schema: &mut Map<String, Value>, type_name: &str, field: &str) {
+    if let Some(whole) = list_types::is_atomic_field(type_name, field) {
+        schema.insert(MAP_TYPE.to_owned(), if whole { "atomic" } else { "granular" }.into());
+    }
+    if schema.get("type").is_none_or(|t| t != "array") {
+        return;
+    }
+    let kind = match list_types::list(type_name, field) {
+        None => "atomic",
+        Some(ListType::Set) => "set",
+        Some(ListType::Map(keys)) => {
+            schema.insert("x-kubernetes-list-map-keys".to_owned(), json!(keys));
+            "map"
+        }
+    };
+    schema.insert("x-kubernetes-list-type".to_owned(), kind.into());
 }
 
 /// A definition in the form of one version.

@@ -88,6 +88,12 @@ impl Query {
         })
     }
 
+    /// Whether the parameter is there, with or without a value.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name)
+    }
+
+    /// Parameters of a write. A program that does not say who it is goes by its `user_agent`.
     pub(super) fn write(&self, user_agent: &str) -> Result<WriteParams, ApiError> {
         let field_validation = match self.get("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
@@ -100,13 +106,11 @@ impl Query {
                 )));
             }
         };
-        // Without a name, the program's own, as far as its first `/`.
-        let agent = user_agent.split('/').next().unwrap_or_default();
-        Ok(WriteParams {
-            field_manager: self.get("fieldManager").unwrap_or(agent).to_owned(),
-            dry_run: self.dry_run()?,
-            field_validation,
-        })
+        let field_manager = match self.get("fieldManager") {
+            Some(name) => name.to_owned(),
+            None => manager_of(user_agent),
+        };
+        Ok(WriteParams { field_manager, dry_run: self.dry_run()?, field_validation })
     }
 
     /// Parameters of a DELETE; what the body says comes before what the query says.
@@ -151,6 +155,17 @@ impl Query {
             dry_run: options.dry_run.iter().flatten().any(|d| d == "All") || self.dry_run()?,
         })
     }
+}
+
+/// The name by which a program is known that gives none: that of its user agent, as far as the first `/`.
+fn manager_of(user_agent: &str) -> String {
+    const MAX: usize = 128;
+    let mut name: String =
+        user_agent.split('/').next().unwrap_or_default().chars().filter(|c| !c.is_control()).collect();
+    while name.len() > MAX {
+        name.pop();
+    }
+    name
 }
 
 fn malformed(error: &dyn std::fmt::Display) -> ApiError {

@@ -78,8 +78,12 @@ impl Frontend {
             Method::PATCH => {
                 let format = patch_format(&parts.headers)?;
                 let body = body::read(body).await?;
-                let patch = Patch { format, body, force: query.flag("force")? };
-                Operation::Patch(patch, query.write(agent)?)
+                let force = query.flag("force")?;
+                let apply = format == PatchFormat::Apply;
+                // Kubernetes refuses `force=false` too.
+                let patch = Patch { format, body, force: force || (!apply && query.has("force")) };
+                // Who applies has to say who it is.
+                Operation::Patch(patch, query.write(if apply { "" } else { agent })?)
             }
             Method::DELETE => {
                 let encoding = request_encoding(&parts.headers)?;

@@ -68,6 +68,10 @@ fn row(kind: &Kind, stored: &Stored, include: Include, now: Timestamp) -> Result
 
 /// A `meta.k8s.io/v1` PartialObjectMetadata of the object.
 pub(super) fn partial(stored: &Stored) -> Result<Value, ApiError> {
-    let metadata = stored.metadata().map_err(ApiError::internal)?;
+    #[derive(serde::Deserialize)]
+    struct Partial {
+        metadata: Value,
+    }
+    let Partial { metadata } = serde_json::from_slice(stored.json()).map_err(ApiError::internal)?;
     Ok(json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata }))
 }

@@ -1,10 +1,11 @@
 //! POST.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use minik8s_api::meta;
+use minik8s_api::patch::apply::ManagedFields;
+use minik8s_api::{Object, meta};
 
 use super::key::{Scope, namespace_key};
-use super::{ApiServer, encoding};
+use super::{ApiServer, encoding, managed_fields};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
@@ -21,12 +22,32 @@ impl ApiServer {
         payload: Payload,
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
-        let kind = &scope.kind;
+        managed_fields::check_manager("CreateOptions", params)?;
         let mut warnings = Vec::new();
-        let mut object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
+        let object = encoding::read(&scope.kind, payload, params.field_validation, &mut warnings)?;
+        self.insert(scope, object, None, params, warnings).await
+    }
+
+    /// Makes the object. It belongs to its maker, unless it has been `applied`.
+    pub(super) async fn insert(
+        &self,
+        scope: &Scope,
+        mut object: Box<dyn Object>,
+        applied: Option<ManagedFields>,
+        params: &WriteParams,
+        warnings: Vec<String>,
+    ) -> Result<ApiResponse, ApiError> {
+        let kind = &scope.kind;
         self.stamp_metadata(scope, object.metadata_mut())?;
         kind.default(&mut *object);
         kind.prepare_for_create(&mut *object);
+        let sent = object.metadata_mut().managed_fields.take();
+        let managed = applied.unwrap_or_else(|| {
+            let mut managed = managed_fields::asked_of_new(sent.as_deref());
+            self.own_new(kind, &object.to_value(), &mut managed, params);
+            managed
+        });
+        let managed = managed.to_json();
         let generated = object.metadata().name.is_none();
         let mut attempt = 0;
         loop {
@@ -55,7 +76,7 @@ impl ApiServer {
                 self.admit_to_namespace(kind, &name, namespace).await?;
                 compare.push(Compare::Present(namespace_key(namespace)));
             }
-            let draft = encoding::draft(&mut *object);
+            let draft = encoding::draft(&mut *object, Some(managed.as_bytes()));
             if params.dry_run {
                 if self.storage.get(compare[0].key()).await?.is_some() {
                     return Err(ApiError::already_exists(kind, &name));

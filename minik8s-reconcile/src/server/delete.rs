@@ -37,7 +37,7 @@ impl ApiServer {
                 return Ok(ResponseBody::Object { object: stored, created: false }.into());
             }
             let key = scope.key(name)?;
-            let draft = encoding::draft(&mut *object);
+            let draft = encoding::draft(&mut *object, stored.managed_fields());
             let op = if gone { Op::Delete(key.clone(), draft) } else { Op::Put(key.clone(), draft) };
             let compare = vec![Compare::Revision(key, stored.revision())];
             match self.storage.txn(Txn { compare, ops: vec![op] }).await? {

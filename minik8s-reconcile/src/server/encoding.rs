@@ -3,61 +3,24 @@
 use minik8s_api::{DecodeError, Decoded, Kind, Object};
 
 use crate::error::ApiError;
+use crate::json_text;
 use crate::request::{FieldValidation, Payload};
 use crate::storage::Draft;
 
-/// The object as a value that lacks nothing but its revision.
-pub(super) fn draft(object: &mut dyn Object) -> Draft {
-    object.metadata_mut().resource_version = Some(String::new());
-    let json = object.to_json();
-    let gap = gap(&json).expect("the resourceVersion was set above");
-    Draft::new(json, gap)
-}
-
-/// Where `metadata.resourceVersion`'s (empty) text begins in compact JSON.
-fn gap(json: &[u8]) -> Option<usize> {
-    let mut depth = 0;
-    let mut key: &[u8] = b"";
-    let mut in_metadata = false;
-    let mut at = 0;
-    while let Some(&byte) = json.get(at) {
-        match byte {
-            b'{' | b'[' => {
-                depth += 1;
-                in_metadata |= depth == 2 && key == b"metadata";
-            }
-            b'}' | b']' => {
-                in_metadata &= depth != 2;
-                depth -= 1;
-            }
-            b'"' => {
-                let end = string_end(json, at + 1)?;
-                let text = &json[at + 1..end];
-                at = end;
-                if json.get(at + 1) == Some(&b':') {
-                    if depth == 1 {
-                        key = text;
-                    } else if depth == 2 && in_metadata && text == b"resourceVersion" {
-                        return Some(at + 3);
-                    }
-                }
-            }
-            _ => {}
-        }
-        at += 1;
+/// The object as a value that lacks nothing but its revision. `managed` is the JSON of its `managedFields`.
+pub(super) fn draft(object: &mut dyn Object, managed: Option<&[u8]>) -> Draft {
+    let metadata = object.metadata_mut();
+    metadata.resource_version = Some(String::new());
+    metadata.managed_fields = None;
+    let mut json = object.to_json();
+    // Behind everything else of the metadata, and as text: trees of them are large.
+    if let Some(managed) = managed.filter(|m| *m != b"[]") {
+        let end = json_text::metadata_end(&json).expect("objects have metadata");
+        const NAME: &[u8] = b",\"managedFields\":";
+        json.splice(end..end, NAME.iter().chain(managed).copied());
     }
-    None
-}
-
-/// The offset of the quote that ends the string whose text begins at `at`.
-fn string_end(json: &[u8], mut at: usize) -> Option<usize> {
-    loop {
-        match json.get(at)? {
-            b'\\' => at += 2,
-            b'"' => return Some(at),
-            _ => at += 1,
-        }
-    }
+    let version = json_text::metadata_member(&json, "resourceVersion").expect("it was set above");
+    Draft::new(json, version.start + 1)
 }
 
 /// Reads the object that a request brings; what it should not have goes into `warnings`, or fails, as the request
@@ -135,21 +98,4 @@ fn check_type(kind: &Kind, json: &[u8]) -> Result<(), ApiError> {
         )));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::gap;
-
-    #[test]
-    fn the_gap_is_in_the_objects_own_metadata() {
-        let json = br#"{"involvedObject":{"resourceVersion":""},"metadata":{"annotations":{"resourceVersion":"","a":"\"metadata\":{"},"resourceVersion":""},"spec":{}}"#;
-        let at = gap(json).expect("there is one");
-        assert!(
-            json[..at].ends_with(br#"{"},"resourceVersion":""#),
-            "{}",
-            String::from_utf8_lossy(&json[..at])
-        );
-        assert_eq!(gap(br#"{"metadata":{"name":"a"}}"#), None);
-    }
 }

@@ -1,11 +1,13 @@
 //! PATCH.
 
+use minik8s_api::patch::apply::ManagedFields;
 use minik8s_api::patch::{self, PatchError};
+use minik8s_api::{FieldErrors, FieldPath};
 use serde_json::Value;
 
-use super::ApiServer;
 use super::key::Scope;
-use super::update::Part;
+use super::update::{Edited, Part};
+use super::{ApiServer, managed_fields};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Patch, PatchFormat, WriteParams};
 
@@ -18,22 +20,24 @@ impl ApiServer {
         patch: &Patch,
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
+        managed_fields::check_manager("PatchOptions", params)?;
         if patch.format == PatchFormat::Apply {
-            return Err(ApiError::unsupported_media_type(
-                "the body of the request was in an unsupported format - accepted media types include: \
-                 application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json",
-            ));
+            return self.apply(scope, name, part, patch, params).await;
+        }
+        if patch.force {
+            let mut errors = FieldErrors::new();
+            errors.forbidden(FieldPath::new("force"), "may not be specified for non-apply patch");
+            return Err(ApiError::invalid_options("PatchOptions", &errors));
         }
         let body: Value = serde_json::from_slice(&patch.body)
             .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
         let kind = scope.kind.clone();
-        let edit = |old: &Value| {
+        let edit = |old: &Value, _: &ManagedFields| {
             let patched = match patch.format {
                 PatchFormat::Json => patch::json::apply(old, &body),
                 PatchFormat::Merge => Ok(patch::merge::apply(old, &body)),
                 PatchFormat::StrategicMerge => patch::strategic::apply(&kind, old, &body),
-                PatchFormat::Apply => unreachable!("refused above"),
+                PatchFormat::Apply => unreachable!("answered above"),
             };
             let mut patched = patched.map_err(|e: PatchError| refused(&e))?;
             // The version of the object that was patched is no wish of the patch's author; one in the patch is.
@@ -46,9 +50,11 @@ impl ApiServer {
             if !wish && let Some(metadata) = patched.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.remove("resourceVersion");
             }
-            Ok(patched)
+            Ok(Edited::from(patched))
         };
-        self.change(scope, name, part, params, edit).await
+        // A JSON patch can reach for anything by way of what holds it.
+        let whole = patch.format == PatchFormat::Json || body.pointer("/metadata/managedFields").is_some();
+        self.change(scope, name, part, params, whole, edit).await
     }
 }
 

@@ -1,11 +1,12 @@
 //! PUT, and what every change of an object goes through.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use minik8s_api::patch::apply::{self, ManagedFields};
 use minik8s_api::{Kind, Object, meta};
 use serde_json::Value;
 
 use super::key::Scope;
-use super::{ApiServer, encoding};
+use super::{ApiServer, encoding, managed_fields};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
@@ -29,6 +30,27 @@ impl Part {
             Some("status") if kind.status => Ok(Self::Status),
             Some("finalize") if kind.kind == "Namespace" => Ok(Self::Finalize),
             Some(_) => Err(ApiError::no_such_resource()),
+        }
+    }
+
+    /// The subresource through which it is written; empty for the object itself.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Main => "",
+            Self::Status => "status",
+            Self::Finalize => "finalize",
+        }
+    }
+
+    /// Whether it covers that field of an object.
+    pub(super) fn covers(self, kind: &Kind, field: &str) -> bool {
+        match (self, field) {
+            (Self::Main, "status") => !kind.status,
+            // It holds nothing but finalizers.
+            (Self::Main, "spec") => kind.kind != "Namespace" || !kind.group.is_empty(),
+            (Self::Main, _) => true,
+            (Self::Status, _) => matches!(field, "metadata" | "status"),
+            (Self::Finalize, _) => field == "spec",
         }
     }
 
@@ -76,6 +98,19 @@ fn replace(object: &mut Value, field: &str, value: Option<&Value>) {
     }
 }
 
+/// What a change makes of an object.
+pub(super) struct Edited {
+    pub(super) object: Value,
+    /// Who owns what then; `None` if it is to be found out from what changed.
+    pub(super) managed: Option<ManagedFields>,
+}
+
+impl From<Value> for Edited {
+    fn from(object: Value) -> Self {
+        Self { object, managed: None }
+    }
+}
+
 /// How often a change without a version of its own is tried on top of others'.
 const ATTEMPTS: usize = 16;
 
@@ -88,6 +123,7 @@ impl ApiServer {
         payload: Payload,
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
+        managed_fields::check_manager("UpdateOptions", params)?;
         let kind = &scope.kind;
         let mut warnings = Vec::new();
         let object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
@@ -107,27 +143,30 @@ impl ApiServer {
             )));
         }
         let new = object.to_value();
-        let mut response = self.change(scope, name, part, params, |_| Ok(new.clone())).await?;
+        let mut response =
+            self.change(scope, name, part, params, false, |_, _| Ok(Edited::from(new.clone()))).await?;
         response.warnings.append(&mut warnings);
         Ok(response)
     }
 
     /// Reads the object, lets `edit` change it and writes it back; again, if someone else wrote in between and
-    /// `edit` does not insist on a version.
+    /// `edit` does not insist on a version. `edit` is told who owns what; the object itself says so only if it is
+    /// asked for as a `whole`.
     pub(super) async fn change(
         &self,
         scope: &Scope,
         name: &str,
         part: Part,
         params: &WriteParams,
-        edit: impl Fn(&Value) -> Result<Value, ApiError>,
+        whole: bool,
+        edit: impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
     ) -> Result<ApiResponse, ApiError> {
         let kind = &scope.kind;
         let mut stored = self.read(scope, name).await?;
         for _ in 0..ATTEMPTS {
             let mut warnings = Vec::new();
             let (draft, insists, gone) =
-                self.edited(kind, name, part, params, &stored, &edit, &mut warnings)?;
+                self.edited(kind, name, part, params, &stored, whole, &edit, &mut warnings)?;
             if params.dry_run || draft.same_as(&stored) {
                 let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored };
                 return Ok(ApiResponse { body: ResponseBody::Object { object, created: false }, warnings });
@@ -161,12 +200,18 @@ impl ApiServer {
         part: Part,
         params: &WriteParams,
         stored: &Stored,
-        edit: &impl Fn(&Value) -> Result<Value, ApiError>,
+        whole: bool,
+        edit: &impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
         warnings: &mut Vec<String>,
     ) -> Result<(crate::storage::Draft, bool, bool), ApiError> {
-        let old_value: Value = serde_json::from_slice(stored.json()).map_err(ApiError::internal)?;
-        let old = stored.object(kind).map_err(ApiError::internal)?;
-        let edited = edit(&old_value)?;
+        let lean = stored.lean();
+        let text = if whole { stored.json() } else { &*lean };
+        let mut old_value: Value = serde_json::from_slice(text).map_err(ApiError::internal)?;
+        let old = kind.decode(&lean).map_err(ApiError::internal)?.object;
+        let live_managed = managed_fields::stored(stored);
+        let Edited { object: mut edited, managed } = edit(&old_value, &live_managed)?;
+        take_managed_fields(&mut old_value);
+        let sent = take_managed_fields(&mut edited).filter(|_| part == Part::Main);
         let version = edited.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
         let insists = !version.is_empty();
         if insists && version != stored.revision().to_string() {
@@ -185,7 +230,15 @@ impl ApiServer {
         }
         keep(new.metadata_mut(), old.metadata());
         kind.default(&mut *new);
-        if kind.generation && part == Part::Main && differs(&*new, &old_value) {
+        let new_value = new.to_value();
+        let managed = managed.unwrap_or_else(|| {
+            let mut managed = managed_fields::asked(sent.as_ref(), live_managed);
+            self.as_writer(kind, part, params, |writer| {
+                apply::update(kind.apply_schema(), &old_value, &new_value, &mut managed, writer);
+            });
+            managed
+        });
+        if kind.generation && part == Part::Main && differs(&new_value, &old_value) {
             let generation = old.metadata().generation.unwrap_or(0) + 1;
             new.metadata_mut().generation = Some(generation);
         }
@@ -199,7 +252,7 @@ impl ApiServer {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let gone = released(&*new);
-        Ok((encoding::draft(&mut *new), insists, gone))
+        Ok((encoding::draft(&mut *new, Some(managed.to_json().as_bytes())), insists, gone))
     }
 }
 
@@ -226,13 +279,17 @@ fn keep(new: &mut ObjectMeta, old: &ObjectMeta) {
 }
 
 /// Whether anything but metadata and status has changed.
-fn differs(new: &dyn Object, old: &Value) -> bool {
-    let new = new.to_value();
+fn differs(new: &Value, old: &Value) -> bool {
     fn body(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
         let fields = value.as_object().into_iter().flatten();
         fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
     }
-    !body(&new).eq(body(old))
+    !body(new).eq(body(old))
+}
+
+/// Takes `metadata.managedFields` out of an object.
+fn take_managed_fields(object: &mut Value) -> Option<Value> {
+    object.get_mut("metadata")?.as_object_mut()?.remove("managedFields")
 }
 
 /// Whether the object was deleted and nothing keeps it any more.
