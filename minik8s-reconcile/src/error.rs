@@ -140,6 +140,12 @@ impl ApiError {
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
+    /// 406: an answer in none of the media types that can be written, which are `supported`.
+    pub fn not_acceptable(supported: &[&str]) -> Self {
+        let message = format!("only the following media types are accepted: {}", supported.join(", "));
+        Self::new(406, "NotAcceptable", message)
+    }
+
     /// 415: a media type that cannot be read; `message` names it and what can.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(415, "UnsupportedMediaType", message)

@@ -6,6 +6,7 @@
 mod body;
 mod discovery;
 mod negotiate;
+mod output;
 mod params;
 mod proxy;
 mod resource;
@@ -56,10 +57,9 @@ impl Frontend {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        match self.respond(request).await {
-            Ok(response) => response,
-            Err(error) => error_response(&error),
-        }
+        let wishes = output::Wishes::of(&request);
+        let response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        wishes.grant(response).await
     }
 
     async fn respond<B>(&self, request: Request<B>) -> Result<Response<Body>, ApiError>

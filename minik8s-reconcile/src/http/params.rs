@@ -4,7 +4,6 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::negotiate::Encoding;
 use crate::error::ApiError;
 use crate::request::{
     DeleteParams, FieldValidation, ListParams, Propagation, VersionMatch, WatchParams, WriteParams,
@@ -109,12 +108,12 @@ impl Query {
         })
     }
 
-    /// Parameters of a DELETE; what the body says comes before what the query says.
-    pub(super) fn delete(&self, body: &[u8], encoding: Encoding) -> Result<DeleteParams, ApiError> {
-        let options: DeleteOptions = match (body.is_empty(), encoding) {
-            (true, _) => DeleteOptions::default(),
-            (false, Encoding::Json) => serde_json::from_slice(body).map_err(|e| malformed(&e))?,
-            (false, Encoding::Yaml) => serde_yaml::from_slice(body).map_err(|e| malformed(&e))?,
+    /// Parameters of a DELETE; what the body says, as JSON, comes before what the query says.
+    pub(super) fn delete(&self, body: &[u8]) -> Result<DeleteParams, ApiError> {
+        let options: DeleteOptions = match body.is_empty() {
+            true => DeleteOptions::default(),
+            false => serde_json::from_slice(body)
+                .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?,
         };
         let policy =
             options.propagation_policy.or_else(|| self.get("propagationPolicy").map(ToOwned::to_owned));
@@ -151,10 +150,6 @@ impl Query {
             dry_run: options.dry_run.iter().flatten().any(|d| d == "All") || self.dry_run()?,
         })
     }
-}
-
-fn malformed(error: &dyn std::fmt::Display) -> ApiError {
-    ApiError::bad_request(format!("the body is not a DeleteOptions: {error}"))
 }
 
 /// The body of a DELETE; clients send it without `kind`, too.

@@ -111,6 +111,65 @@ async fn tables_are_ready_to_print() {
 }
 
 #[tokio::test]
+async fn protobuf_bodies_are_read() {
+    let frontend = frontend().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let body =
+        &b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x0d\x0a\x03\x0a\x01a\x12\x06\x0a\x01k\x12\x01v"[..];
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let (status, made) = send(&frontend, "POST", path, protobuf, body).await;
+    assert_eq!((status, made["data"]["k"].as_str()), (StatusCode::CREATED, Some("v")), "{made}");
+    let (status, error) = send(&frontend, "POST", path, protobuf, "{}").await;
+    assert_eq!((status, error["reason"].as_str()), (StatusCode::BAD_REQUEST, Some("BadRequest")));
+    // preconditions { uid: "x" }
+    let options = &b"k8s\0\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x05\x12\x03\x0a\x01x"[..];
+    let (status, error) = send(&frontend, "DELETE", &format!("{path}/a"), protobuf, options).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{error}");
+    let (status, _) =
+        send(&frontend, "DELETE", &format!("{path}/a"), "application/yaml", "dryRun: [All]").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(get(&frontend, &format!("{path}/a")).await.0, StatusCode::OK, "nothing was deleted");
+}
+
+#[tokio::test]
+async fn answers_are_shaped_for_their_readers() {
+    use std::io::Read;
+
+    let frontend = frontend().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let big = json!({ "metadata": { "name": "big" }, "data": { "x": "y".repeat(200_000) } });
+    send(&frontend, "POST", path, "application/json", big.to_string()).await;
+    let ask = async |path: &str, name: header::HeaderName, value: &'static str| {
+        let request =
+            Request::get(path).header(name, value).body(Full::new(Bytes::new())).expect("a request");
+        let (parts, body) = frontend.handle(request).await.into_parts();
+        (parts, body.collect().await.expect("a body").to_bytes())
+    };
+    let (parts, packed) = ask(&format!("{path}/big"), header::ACCEPT_ENCODING, "gzip").await;
+    assert_eq!(parts.headers["content-encoding"], "gzip");
+    assert_eq!(parts.headers["vary"], "Accept-Encoding");
+    assert!(packed.len() < 10_000, "{} bytes", packed.len());
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).expect("gzip");
+    let found: Value = serde_json::from_slice(&plain).expect("JSON");
+    assert_eq!(found["data"]["x"].as_str().map(str::len), Some(200_000));
+    let (parts, _) = ask("/api/v1/namespaces/default", header::ACCEPT_ENCODING, "gzip").await;
+    assert!(!parts.headers.contains_key("content-encoding"), "what is small stays as it is");
+
+    let (_, pretty) = ask("/api/v1/namespaces/default", header::USER_AGENT, "curl/8").await;
+    assert!(pretty.starts_with(b"{\n  \""), "{pretty:?}");
+    let (_, compact) = ask("/api/v1/namespaces/default?pretty=false", header::USER_AGENT, "curl/8").await;
+    assert!(compact.starts_with(b"{\""), "{compact:?}");
+    let (parts, body) =
+        ask("/api/v1/namespaces", header::ACCEPT, "application/vnd.kubernetes.protobuf").await;
+    let status: Value = serde_json::from_slice(&body).expect("a Status");
+    assert_eq!(
+        (parts.status, status["reason"].as_str()),
+        (StatusCode::NOT_ACCEPTABLE, Some("NotAcceptable"))
+    );
+}
+
+#[tokio::test]
 async fn kube_rs_works_without_a_socket() {
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
