@@ -21,6 +21,7 @@ pub mod patch;
 pub mod protobuf;
 pub mod quantity;
 pub mod registry;
+pub mod scale;
 pub mod selector;
 mod table;
 pub mod validate;
