@@ -3,8 +3,10 @@
 //! [`Frontend`] is a [`tower::Service`] of HTTP requests. [`serve`] puts it behind listeners; `kube::Client::new` takes
 //! it as it is, with no socket in between.
 
+mod aggregated_discovery;
 mod body;
 mod discovery;
+mod health;
 mod negotiate;
 mod output;
 mod params;
@@ -70,7 +72,9 @@ impl Frontend {
         let path = request.uri().path();
         match route::Route::parse(path)? {
             route::Route::Resource(place) => self.resource(place, request).await,
-            route::Route::Health => Ok(text("ok")),
+            route::Route::Health(endpoint, check) if request.method() == Method::GET => {
+                self.health(&endpoint, check.as_deref(), request.uri().query()).await
+            }
             other if request.method() == Method::GET => self.discovery.get(&other, request.headers()),
             _ => Err(ApiError::method_not_allowed()),
         }

@@ -52,13 +52,19 @@ impl Frontend {
         if let (Some(name), Some(subresource)) = (&place.name, &place.subresource)
             && super::proxy::is_proxied(&kind, subresource)
         {
+            let verb = if request.method() == Method::GET { "get" } else { "create" };
+            let (namespace, part) = (place.namespace.as_deref(), Some(subresource.as_str()));
+            self.server.permit(&User::anonymous(), verb, &kind, namespace, Some(name), part)?;
             return self.proxy(&kind, &place, name, subresource, request).await;
         }
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query());
         let (shape, encoding) = negotiate::accepted(&parts.headers)?;
         let answer = Answer {
-            kind: kind.clone(),
+            kind: match place.subresource.as_deref() {
+                Some("scale") => minik8s_api::scale::kind(),
+                _ => kind.clone(),
+            },
             shape,
             encoding,
             include: Include::parse(query.get("includeObject"))?,
@@ -97,7 +103,7 @@ impl Frontend {
             name: place.name,
             subresource: place.subresource,
             operation,
-            user: User::internal(),
+            user: User::anonymous(),
         };
         let response = self.server.handle(request).await?;
         self.answer(&answer, response)

@@ -54,6 +54,79 @@ async fn discovery_names_what_is_served() {
 }
 
 #[tokio::test]
+async fn discovery_in_one_answer() {
+    let frontend = frontend().await;
+    let ask = async |path: &str, name: header::HeaderName, value: String| {
+        let accept =
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+        let request = Request::get(path).header(header::ACCEPT, accept).header(name, value);
+        let request = request.body(Full::new(Bytes::new())).expect("a request");
+        let (parts, body) = frontend.handle(request).await.into_parts();
+        (parts, body.collect().await.expect("a body").to_bytes())
+    };
+    let (parts, body) = ask("/apis", header::USER_AGENT, "x".to_owned()).await;
+    let media_type = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+    assert_eq!(parts.headers["content-type"], media_type);
+    assert_eq!(parts.headers["vary"], "Accept");
+    let list: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(list["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+    let find = |list: &Value, field: &str, name: &str| {
+        let found = list.as_array().expect("a list").iter().find(|i| i.pointer(field) == Some(&json!(name)));
+        found.unwrap_or_else(|| panic!("no {name} in {list}")).clone()
+    };
+    let apps = find(&list["items"], "/metadata/name", "apps");
+    let deployments = find(&apps["versions"][0]["resources"], "/resource", "deployments");
+    assert_eq!(
+        (&deployments["scope"], &deployments["shortNames"]),
+        (&json!("Namespaced"), &json!(["deploy"]))
+    );
+    let scale = find(&deployments["subresources"], "/subresource", "scale");
+    let kind = json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" });
+    assert_eq!((&scale["responseKind"], &scale["verbs"]), (&kind, &json!(["get", "patch", "update"])));
+    let tag = parts.headers["etag"].to_str().expect("text").to_owned();
+    let (parts, body) = ask("/apis", header::IF_NONE_MATCH, tag).await;
+    assert_eq!((parts.status, body.len()), (StatusCode::NOT_MODIFIED, 0));
+    let (_, body) = ask("/api", header::USER_AGENT, "x".to_owned()).await;
+    let list: Value = serde_json::from_slice(&body).expect("JSON");
+    let pods = find(&list["items"][0]["versions"][0]["resources"], "/resource", "pods");
+    let eviction = find(&pods["subresources"], "/subresource", "eviction");
+    assert_eq!(eviction["responseKind"], json!({ "group": "policy", "version": "v1", "kind": "Eviction" }));
+    // Without the header, or with one of another document, the plain lists.
+    assert_eq!(get(&frontend, "/apis").await.1["kind"], "APIGroupList");
+    let (_, plain) = {
+        let other = "application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,application/json";
+        let request = Request::get("/api").header(header::ACCEPT, other).body(Full::new(Bytes::new()));
+        let (parts, body) = frontend.handle(request.expect("a request")).await.into_parts();
+        (parts, body.collect().await.expect("a body").to_bytes())
+    };
+    assert_eq!(serde_json::from_slice::<Value>(&plain).expect("JSON")["kind"], "APIVersions");
+}
+
+#[tokio::test]
+async fn health_in_few_words_or_many() {
+    let frontend = frontend().await;
+    let ask = async |path: &str| {
+        let request = Request::get(path).body(Full::new(Bytes::new())).expect("a request");
+        let (parts, body) = frontend.handle(request).await.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        (parts.status.as_u16(), String::from_utf8(body.to_vec()).expect("text"))
+    };
+    let ok = || (200, "ok".to_owned());
+    for path in
+        ["/healthz", "/livez", "/readyz", "/livez/ping", "/readyz/shutdown", "/readyz?exclude=storage"]
+    {
+        assert_eq!(ask(path).await, ok(), "{path}");
+    }
+    let report = "[+]ping ok\n[+]storage ok\n[+]shutdown ok\nreadyz check passed\n";
+    assert_eq!(ask("/readyz?verbose").await, (200, report.to_owned()));
+    assert_eq!(ask("/livez/nonsense").await.0, 404);
+    frontend.closing.cancel();
+    let (code, report) = ask("/readyz").await;
+    assert!(code == 500 && report.contains("[-]shutdown failed"), "{code} {report}");
+    assert_eq!(ask("/livez").await, ok(), "who is about to stop lives");
+}
+
+#[tokio::test]
 async fn errors_are_statuses() {
     let frontend = frontend().await;
     let pods = "/api/v1/namespaces/default/pods";
