@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::field::FieldErrors;
 use crate::object::{DecodeError, Decoded, Object, Resource, decode};
 use crate::patch::apply::Schema;
+use crate::scale::ScalePaths;
 
 type Name = Cow<'static, str>;
 
@@ -112,6 +113,10 @@ pub struct Kind {
     pub namespaced: bool,
     /// Whether `/status` is a resource of its own, written apart from the rest.
     pub status: bool,
+    /// Whether objects are kept. Those of the other kinds are answered and forgotten: they can be created, no more.
+    pub stored: bool,
+    /// What `/scale` shows, for kinds that can be scaled.
+    pub scale: Option<ScalePaths>,
     /// Further subresources, by name, such as `log` or `binding`.
     pub subresources: Vec<Name>,
     /// Whether `DELETE` answers with the object instead of a `Status`.
@@ -150,6 +155,8 @@ impl Kind {
                 categories: Vec::new(),
                 namespaced: TypeId::of::<K::Scope>() == TypeId::of::<NamespaceResourceScope>(),
                 status: false,
+                stored: true,
+                scale: None,
                 subresources: Vec::new(),
                 returns_deleted: false,
                 grace: None,
@@ -184,6 +191,20 @@ impl Kind {
             self.plural.to_string()
         } else {
             format!("{}.{}", self.plural, self.group)
+        }
+    }
+
+    /// What can be done with its objects, as discovery lists it.
+    pub fn verbs(&self) -> &'static [&'static str] {
+        const ALL: &[&str] =
+            &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+        match self.kind.as_ref() {
+            _ if !self.stored => &["create"],
+            // Nobody means to delete all of them.
+            "Namespace" if self.group.is_empty() => {
+                &["create", "delete", "get", "list", "patch", "update", "watch"]
+            }
+            _ => ALL,
         }
     }
 
@@ -337,7 +358,19 @@ impl<K: Resource> KindBuilder<K> {
 
     /// Further subresources.
     pub fn subresources(mut self, names: &[&'static str]) -> Self {
-        self.kind.subresources = names.iter().map(|&n| n.into()).collect();
+        self.kind.subresources.extend(names.iter().map(|&n| n.into()));
+        self
+    }
+
+    /// It can be scaled: `/scale` shows what is at these paths, such as `.spec.replicas`.
+    pub fn scale(mut self, spec_replicas: &str, status_replicas: &str, label_selector: &str) -> Self {
+        self.kind.scale = Some(ScalePaths::new(spec_replicas, status_replicas, Some(label_selector)));
+        self.subresources(&["scale"])
+    }
+
+    /// Its objects are questions, which are answered and not kept.
+    pub fn not_stored(mut self) -> Self {
+        self.kind.stored = false;
         self
     }
 

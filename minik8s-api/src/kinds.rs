@@ -1,5 +1,6 @@
 //! The built-in kinds: one file per API group (or family of groups), a few lines per kind.
 
+mod aggregation;
 mod apps;
 mod autoscaling;
 mod batch;
@@ -9,6 +10,8 @@ mod minik8s;
 mod networking;
 mod policy;
 mod rbac;
+mod resource;
+mod reviews;
 mod storage;
 
 use crate::registry::Registry;
@@ -27,6 +30,9 @@ impl Registry {
             storage::kinds(),
             rbac::kinds(),
             cluster::kinds(),
+            reviews::kinds(),
+            aggregation::kinds(),
+            resource::kinds(),
             minik8s::kinds(),
         ] {
             for kind in kinds {

@@ -1,5 +1,6 @@
 //! Tables: what `kubectl get` prints of each kind.
 
+pub(crate) mod aggregation;
 pub(crate) mod autoscaling;
 pub(crate) mod batch;
 pub(crate) mod cluster;
@@ -8,6 +9,7 @@ pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod pod;
 pub(crate) mod rbac;
+pub(crate) mod resource;
 pub(crate) mod small;
 pub(crate) mod storage;
 pub(crate) mod workload;

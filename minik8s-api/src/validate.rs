@@ -1,6 +1,8 @@
 //! Validation: what is wrong with an object, with Kubernetes' words and field paths. Metadata is the matter of
 //! [`crate::meta`].
 
+pub mod aggregation;
+pub mod certificate;
 pub mod cluster;
 mod container;
 pub mod custom;

@@ -135,8 +135,12 @@ impl ApiError {
 
     /// 403: this may not be done here; `why` says what stands against it.
     pub fn forbidden(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Self {
-        Self::new(403, "Forbidden", format!("{} \"{name}\" is forbidden: {why}", kind.qualified()))
-            .about(kind, name)
+        let kind_name = kind.qualified();
+        let message = match name {
+            "" => format!("{kind_name} is forbidden: {why}"),
+            name => format!("{kind_name} \"{name}\" is forbidden: {why}"),
+        };
+        Self::new(403, "Forbidden", message).about(kind, name)
     }
 
     /// 405: the resource does not have that verb.
@@ -155,17 +159,33 @@ impl ApiError {
         Self::new(413, "RequestEntityTooLarge", message)
     }
 
+    /// 406: an answer in none of the media types that can be written, which are `supported`.
+    pub fn not_acceptable(supported: &[&str]) -> Self {
+        let message = format!("only the following media types are accepted: {}", supported.join(", "));
+        Self::new(406, "NotAcceptable", message)
+    }
+
     /// 415: a media type that cannot be read; `message` names it and what can.
     pub fn unsupported_media_type(message: impl Into<String>) -> Self {
         Self::new(415, "UnsupportedMediaType", message)
     }
 
-    /// 429: try again after that many seconds.
+    /// 429: try again after that many seconds, or, with 0, when it seems fit.
     pub fn too_many_requests(message: impl Into<String>, retry_after_s: i32) -> Self {
         let mut error = Self::new(429, "TooManyRequests", message);
-        error.details =
-            Some(Box::new(StatusDetails { retry_after_seconds: Some(retry_after_s), ..Default::default() }));
+        let retry_after_seconds = Some(retry_after_s).filter(|s| *s > 0);
+        error.details = Some(Box::new(StatusDetails { retry_after_seconds, ..Default::default() }));
         error
+    }
+
+    /// The same error, with one more cause: a word for programs and a sentence for people.
+    #[must_use]
+    pub fn with_cause(mut self, reason: &str, message: impl Into<String>) -> Self {
+        let cause =
+            StatusCause { field: None, message: Some(message.into()), reason: Some(reason.to_owned()) };
+        let details = self.details.get_or_insert_default();
+        details.causes.get_or_insert_default().push(cause);
+        self
     }
 
     /// 500: a fault of the server.

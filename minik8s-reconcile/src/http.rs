@@ -3,9 +3,12 @@
 //! [`Frontend`] is a [`tower::Service`] of HTTP requests. [`serve`] puts it behind listeners; `kube::Client::new` takes
 //! it as it is, with no socket in between.
 
+mod aggregated_discovery;
 mod body;
 mod discovery;
+mod health;
 mod negotiate;
+mod output;
 mod params;
 mod proxy;
 mod resource;
@@ -71,10 +74,9 @@ impl Frontend {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        match self.respond(request).await {
-            Ok(response) => response,
-            Err(error) => error_response(&error),
-        }
+        let wishes = output::Wishes::of(&request);
+        let response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        wishes.grant(response).await
     }
 
     async fn respond<B>(&self, request: Request<B>) -> Result<Response<Body>, ApiError>
@@ -89,7 +91,9 @@ impl Frontend {
         }
         match route {
             route::Route::Resource(place) => self.resource(place, request).await,
-            route::Route::Health => Ok(text("ok")),
+            route::Route::Health(endpoint, check) if request.method() == Method::GET => {
+                self.health(&endpoint, check.as_deref(), request.uri().query()).await
+            }
             other if request.method() == Method::GET => self.discovery.get(&other, request.headers()),
             _ => Err(ApiError::method_not_allowed()),
         }

@@ -3,6 +3,7 @@
 //! Everything above this seam (clients, caches, controllers) works on any [`tower::Service`] from [`ApiRequest`] to
 //! [`ApiResponse`]: the server in this process, one behind HTTP, or one that a test makes fail.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -227,25 +228,39 @@ pub enum Propagation {
 pub struct User {
     /// The user's name, such as `system:node:n1`.
     pub name: Arc<str>,
+    /// What tells it from others of that name over time; may be empty.
+    pub uid: Arc<str>,
     /// The groups it is in.
     pub groups: Arc<[String]>,
+    /// What else was found out about it.
+    pub extra: Arc<BTreeMap<String, Vec<String>>>,
 }
 
 impl User {
     /// The user of calls from inside the server's process: may do everything.
     pub fn internal() -> Self {
-        Self { name: "system:apiserver".into(), groups: ["system:masters".to_owned()].into() }
+        Self::named("system:apiserver", &["system:masters"])
+    }
+
+    /// The user of calls from outside that do not say who they are from.
+    pub fn anonymous() -> Self {
+        Self::named("system:anonymous", &["system:unauthenticated"])
+    }
+
+    /// A user of that name in these groups.
+    pub fn named(name: &str, groups: &[&str]) -> Self {
+        Self {
+            name: name.into(),
+            uid: "".into(),
+            groups: groups.iter().map(|&g| g.to_owned()).collect(),
+            extra: Arc::default(),
+        }
     }
 
     /// The user `name`, who has proved to be that, in `groups` and the group of all such users.
     pub fn authenticated(name: &str, mut groups: Vec<String>) -> Self {
         groups.push("system:authenticated".to_owned());
-        Self { name: name.into(), groups: groups.into() }
-    }
-
-    /// Somebody who has proved nothing.
-    pub fn anonymous() -> Self {
-        Self { name: "system:anonymous".into(), groups: ["system:unauthenticated".to_owned()].into() }
+        Self { name: name.into(), uid: "".into(), groups: groups.into(), extra: Arc::default() }
     }
 
     /// Whether nothing is known of who that is.

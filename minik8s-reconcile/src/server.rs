@@ -5,14 +5,19 @@
 
 mod admission;
 mod apply;
+pub mod authorizer;
+mod certificate;
 mod create;
 mod delete;
 mod encoding;
+mod eviction;
 mod key;
 mod managed_fields;
 mod patch;
 mod pods;
 mod read;
+mod review;
+mod scale;
 mod update;
 mod watch;
 
@@ -23,13 +28,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use k8s_openapi::api::core::v1::Namespace;
-use minik8s_api::Registry;
+use minik8s_api::{Kind, Registry};
 use tower::Service;
 
+use self::authorizer::{AlwaysAllow, Authorizer};
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::request::{ApiRequest, ApiResponse, Operation};
+use crate::request::{ApiRequest, ApiResponse, Operation, User};
 use crate::rng::Rng;
 use crate::storage::{Storage, StorageError};
 
@@ -43,6 +49,7 @@ pub struct ApiServer {
     registry: Arc<Registry>,
     clock: Clock,
     rng: Rng,
+    authorizer: Arc<dyn Authorizer>,
 }
 
 impl ApiServer {
@@ -53,7 +60,12 @@ impl ApiServer {
 
     /// Sets up a server.
     pub fn builder() -> ApiServerBuilder {
-        ApiServerBuilder { registry: None, clock: Clock::system(), rng: Rng::from_entropy() }
+        ApiServerBuilder {
+            registry: None,
+            clock: Clock::system(),
+            rng: Rng::from_entropy(),
+            authorizer: Arc::new(AlwaysAllow),
+        }
     }
 
     /// Makes what every cluster has: the initial namespaces. Does nothing where they exist.
@@ -102,9 +114,33 @@ impl ApiServer {
     /// # Cancel safety
     /// A write that has begun goes on when the future is dropped.
     pub async fn handle(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
-        let ApiRequest { kind, namespace, name, subresource, operation, user: _ } = request;
+        let ApiRequest { kind, namespace, name, subresource, operation, user } = request;
+        self.permit(
+            &user,
+            operation.verb(),
+            &kind,
+            namespace.as_deref(),
+            name.as_deref(),
+            subresource.as_deref(),
+        )?;
         let scope = key::Scope::new(kind, namespace)?;
         match (operation, name, subresource.as_deref()) {
+            (Operation::Create(payload, params), None, None) if !scope.kind.stored => {
+                self.review(&scope, payload, &params, &user).await
+            }
+            (Operation::DeleteCollection(..), ..) if !scope.kind.verbs().contains(&"deletecollection") => {
+                Err(ApiError::method_not_allowed())
+            }
+            _ if !scope.kind.stored => Err(ApiError::method_not_allowed()),
+            (operation, Some(name), Some("scale")) if scope.kind.scale.is_some() => {
+                self.scale(&scope, &name, operation).await
+            }
+            (Operation::Get, Some(name), Some("approval")) if certificate::is_request(&scope.kind) => {
+                self.get(&scope, &name).await
+            }
+            (Operation::Create(payload, params), None, None) if certificate::is_request(&scope.kind) => {
+                self.create(&scope, certificate::asked_by(payload, &user), &params).await
+            }
             (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
             (Operation::List(params), None, None) => self.list(&scope, &params).await,
             (Operation::Watch(params), None, None) => self.watch(&scope, params).await,
@@ -130,6 +166,26 @@ impl ApiServer {
     }
 }
 
+impl ApiServer {
+    /// Whether `user` may do that.
+    ///
+    /// # Errors
+    /// 403, if not.
+    pub(crate) fn permit(
+        &self,
+        user: &User,
+        verb: &str,
+        kind: &Kind,
+        namespace: Option<&str>,
+        name: Option<&str>,
+        subresource: Option<&str>,
+    ) -> Result<(), ApiError> {
+        let action = authorizer::action(kind, verb, namespace, name, subresource);
+        let decision = self.authorizer.authorize(user, &action);
+        if decision.allowed { Ok(()) } else { Err(authorizer::forbidden(kind, user, &action, &decision)) }
+    }
+}
+
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ApiServer({} kinds)", self.registry.iter().count())
@@ -152,11 +208,17 @@ impl Service<ApiRequest> for ApiServer {
 }
 
 /// Sets up an [`ApiServer`].
-#[derive(Debug)]
 pub struct ApiServerBuilder {
     registry: Option<Registry>,
     clock: Clock,
     rng: Rng,
+    authorizer: Arc<dyn Authorizer>,
+}
+
+impl fmt::Debug for ApiServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ApiServerBuilder")
+    }
 }
 
 impl ApiServerBuilder {
@@ -181,6 +243,13 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Asks `authorizer` who may do what, instead of letting everybody do everything.
+    #[must_use]
+    pub fn authorizer(mut self, authorizer: impl Authorizer) -> Self {
+        self.authorizer = Arc::new(authorizer);
+        self
+    }
+
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
         ApiServer {
@@ -188,6 +257,7 @@ impl ApiServerBuilder {
             registry: Arc::new(self.registry.unwrap_or_else(served)),
             clock: self.clock,
             rng: self.rng.child("server"),
+            authorizer: self.authorizer,
         }
     }
 }

@@ -15,7 +15,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use crate::default::cluster as default;
 use crate::kind::Kind;
 use crate::table::cluster as table;
-use crate::validate::{cluster as validate, custom};
+use crate::validate::{certificate, cluster as validate, custom};
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
@@ -58,6 +58,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<CertificateSigningRequest>()
+            .validate(certificate::validate)
+            .validate_update(certificate::validate_update)
             .table(table::csr_columns(), table::csr)
             .short_names(&["csr"])
             .status()
@@ -77,7 +79,12 @@ pub(super) fn kinds() -> Vec<Kind> {
             .generation(true)
             .schema()
             .build(),
-        Kind::of::<RuntimeClass>().table(table::runtime_columns(), table::runtime).schema().build(),
+        Kind::of::<RuntimeClass>()
+            .validate(validate::runtime_class)
+            .validate_update(validate::runtime_class_update)
+            .table(table::runtime_columns(), table::runtime)
+            .schema()
+            .build(),
         event(),
     ]
 }

@@ -1,7 +1,7 @@
 //! The core group.
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, LimitRange, Namespace, NamespaceSpec, NamespaceStatus, Node,
+    Binding, ConfigMap, Endpoints, Event, LimitRange, Namespace, NamespaceSpec, NamespaceStatus, Node,
     PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus, PersistentVolumeStatus, Pod,
     PodTemplate, ReplicationController, ResourceQuota, Secret, Service, ServiceAccount, ServiceStatus,
 };
@@ -15,6 +15,7 @@ use crate::validate;
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         pod(),
+        Kind::of::<Binding>().not_stored().schema().build(),
         Kind::of::<Namespace>()
             .table(table::small::namespace_columns(), table::small::namespace)
             .short_names(&["ns"])
@@ -130,7 +131,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .short_names(&["rc"])
             .categories(&["all"])
             .status()
-            .subresources(&["scale"])
+            .scale(".spec.replicas", ".status.replicas", ".spec.selector")
             .defaults(workload::replication_controller)
             .validate(validate::workload::replication_controller)
             .prepare_for_create(|rc| rc.status = Some(Default::default()))

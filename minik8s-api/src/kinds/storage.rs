@@ -1,6 +1,8 @@
 //! Group `storage.k8s.io`.
 
-use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+};
 
 use crate::default::storage;
 use crate::kind::Kind;
@@ -15,6 +17,12 @@ pub(super) fn kinds() -> Vec<Kind> {
             .validate_update(validate::storage_class_update)
             .table(table::class_columns(), table::storage_class)
             .short_names(&["sc"])
+            .returns_deleted()
+            .schema()
+            .build(),
+        Kind::of::<VolumeAttributesClass>()
+            .table(table::attributes_columns(), table::attributes)
+            .short_names(&["vac"])
             .returns_deleted()
             .schema()
             .build(),

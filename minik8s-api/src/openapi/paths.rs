@@ -95,6 +95,10 @@ pub(super) fn of(kind: &Kind, definitions: &Definitions, version: Version) -> Ma
     };
 
     let collection = format!("{home}/{}", kind.plural);
+    if !kind.stored {
+        add(collection, vec![write("post", "post", &writing)]);
+        return paths;
+    }
     let mut delete_many = read("delete", "deletecollection", &LIST, &status);
     delete_many.parameters.extend(&deleting);
     delete_many.body = options();

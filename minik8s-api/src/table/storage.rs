@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment, VolumeAttributesClass,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -201,4 +203,12 @@ pub(crate) fn attachment(object: &VolumeAttachment, now: Timestamp) -> Vec<Cell>
         object.status.as_ref().is_some_and(|s| s.attached),
         age(&object.metadata, now),
     ]
+}
+
+pub(crate) fn attributes_columns() -> Vec<Column> {
+    columns!["DriverName" "Whose attributes they are.", "Age" "How long ago the object was created."]
+}
+
+pub(crate) fn attributes(class: &VolumeAttributesClass, now: Timestamp) -> Vec<Cell> {
+    row![name(&class.metadata), class.driver_name.clone(), age(&class.metadata, now)]
 }

@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::autoscaling::{v1, v2};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -323,3 +324,24 @@ pub fn claim_update(new: &PersistentVolumeClaim, old: &PersistentVolumeClaim) ->
 
 #[cfg(test)]
 mod tests;
+
+/// What is wrong with a RuntimeClass.
+pub fn runtime_class(class: &RuntimeClass) -> FieldErrors {
+    let mut errors = FieldErrors::new();
+    let path = FieldPath::new("handler");
+    if class.handler.is_empty() {
+        errors.required(path, "");
+    } else {
+        errors.invalid_each(&path, &class.handler, crate::name::dns_label(&class.handler));
+    }
+    errors
+}
+
+/// What is wrong with a change of a RuntimeClass: its handler stays.
+pub fn runtime_class_update(new: &RuntimeClass, old: &RuntimeClass) -> FieldErrors {
+    let mut errors = FieldErrors::new();
+    if new.handler != old.handler {
+        errors.invalid(FieldPath::new("handler"), &new.handler, super::IMMUTABLE);
+    }
+    errors
+}

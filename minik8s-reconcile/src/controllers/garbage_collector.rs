@@ -62,7 +62,7 @@ impl Collector {
             .registry()
             .iter()
             // Nothing owns an event, nor is owned by one, and there are many.
-            .filter(|k| k.kind != "Event")
+            .filter(|k| k.stored && k.kind != "Event")
             .map(|kind| watch::follow(&self.client, kind.clone(), &self.shared))
             .collect();
         let watches = async { while watches.next().await.is_some() {} };

@@ -39,6 +39,14 @@ impl Body {
     pub fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
         Self(Inner::Stream(Box::pin(stream)))
     }
+
+    /// All of it, if it is no stream.
+    pub(super) fn into_whole(self) -> Result<Bytes, Self> {
+        match self.0 {
+            Inner::Whole(bytes) => Ok(bytes.unwrap_or_default()),
+            Inner::Stream(_) => Err(self),
+        }
+    }
 }
 
 impl From<Bytes> for Body {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use minik8s_api::{Kind, Registry, openapi};
 use serde_json::{Value, json};
 
+use super::aggregated_discovery;
 use super::body::Body;
 use super::route::Route;
 use crate::error::ApiError;
@@ -42,6 +43,14 @@ impl Discovery {
     }
 
     pub(super) fn get(&self, route: &Route, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
+        let aggregated = match route {
+            Route::CoreVersions | Route::Groups => aggregated_discovery::wanted(headers)?,
+            _ => None,
+        };
+        if let Some(version) = aggregated {
+            let core = *route == Route::CoreVersions;
+            return Ok(aggregated_discovery::respond(&self.registry, core, version, headers));
+        }
         let document = match route {
             Route::Root => self.paths(),
             Route::Version => version(),
@@ -50,9 +59,9 @@ impl Discovery {
             }),
             Route::Groups => json!({
                 "kind": "APIGroupList", "apiVersion": "v1",
-                "groups": self.groups().iter().map(|(g, v)| group(g, v)).collect::<Vec<_>>(),
+                "groups": groups(&self.registry).iter().map(|(g, v)| group(g, v)).collect::<Vec<_>>(),
             }),
-            Route::Group(name) => match self.groups().get_key_value(name.as_str()) {
+            Route::Group(name) => match groups(&self.registry).get_key_value(name.as_str()) {
                 Some((name, versions)) => group(name, versions),
                 None => return Err(ApiError::no_such_resource()),
             },
@@ -67,29 +76,18 @@ impl Discovery {
             Route::OpenApiV3(group, version) => {
                 openapi::v3(&self.registry, group, version).ok_or_else(ApiError::no_such_resource)?
             }
-            Route::Health | Route::Resource(_) => return Err(ApiError::no_such_resource()),
+            Route::Health(..) | Route::Resource(_) => return Err(ApiError::no_such_resource()),
         };
-        Ok(super::json(StatusCode::OK, document.to_string()))
-    }
-
-    /// Versions of all groups but the core, the preferred one first.
-    fn groups(&self) -> BTreeMap<&str, Vec<&str>> {
-        let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for kind in self.registry.iter().filter(|k| !k.group.is_empty()) {
-            let versions = groups.entry(&kind.group).or_default();
-            if !versions.contains(&kind.version.as_ref()) {
-                versions.push(&kind.version);
-            }
+        let mut response = super::json(StatusCode::OK, document.to_string());
+        if matches!(route, Route::CoreVersions | Route::Groups) {
+            response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept"));
         }
-        for versions in groups.values_mut() {
-            versions.sort_by_key(|v| std::cmp::Reverse(priority(v)));
-        }
-        groups
+        Ok(response)
     }
 
     fn paths(&self) -> Value {
         let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
-        for (group, versions) in self.groups() {
+        for (group, versions) in groups(&self.registry) {
             paths.push(format!("/apis/{group}"));
             paths.extend(versions.iter().map(|v| format!("/apis/{group}/{v}")));
         }
@@ -124,6 +122,21 @@ impl Discovery {
     }
 }
 
+/// Versions of all groups but the core, the preferred one first.
+pub(super) fn groups(registry: &Registry) -> BTreeMap<&str, Vec<&str>> {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for kind in registry.iter().filter(|k| !k.group.is_empty()) {
+        let versions = groups.entry(&kind.group).or_default();
+        if !versions.contains(&kind.version.as_ref()) {
+            versions.push(&kind.version);
+        }
+    }
+    for versions in groups.values_mut() {
+        versions.sort_by_key(|v| std::cmp::Reverse(priority(v)));
+    }
+    groups
+}
+
 /// Kubernetes' order of versions: v2, v1, v1beta2, v1beta1, v1alpha1.
 fn priority(version: &str) -> (u8, u32, u32) {
     let number = |text: &str| text.parse::<u32>().ok();
@@ -147,10 +160,11 @@ fn group(name: &str, versions: &[&str]) -> Value {
     })
 }
 
-fn resource(kind: &Kind) -> Vec<Value> {
+/// A kind and its subresources.
+pub(super) fn resource(kind: &Kind) -> Vec<Value> {
     let mut main = json!({
         "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced, "kind": kind.kind,
-        "verbs": ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        "verbs": kind.verbs(),
     });
     if !kind.short_names.is_empty() {
         main["shortNames"] = json!(kind.short_names);

@@ -4,7 +4,6 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::negotiate::Encoding;
 use crate::error::ApiError;
 use crate::request::{
     DeleteParams, FieldValidation, ListParams, Propagation, VersionMatch, WatchParams, WriteParams,
@@ -21,6 +20,16 @@ impl Query {
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, v)| n == name && !v.is_empty()).map(|(_, v)| v.as_str())
+    }
+
+    /// Whether it is there at all, if only with an empty value.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name)
+    }
+
+    /// All values that it is given.
+    pub(super) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, ApiError> {
@@ -88,11 +97,6 @@ impl Query {
         })
     }
 
-    /// Whether the parameter is there, with or without a value.
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(n, _)| n == name)
-    }
-
     /// Parameters of a write. A program that does not say who it is goes by its `user_agent`.
     pub(super) fn write(&self, user_agent: &str) -> Result<WriteParams, ApiError> {
         let field_validation = match self.get("fieldValidation") {
@@ -113,12 +117,12 @@ impl Query {
         Ok(WriteParams { field_manager, dry_run: self.dry_run()?, field_validation })
     }
 
-    /// Parameters of a DELETE; what the body says comes before what the query says.
-    pub(super) fn delete(&self, body: &[u8], encoding: Encoding) -> Result<DeleteParams, ApiError> {
-        let options: DeleteOptions = match (body.is_empty(), encoding) {
-            (true, _) => DeleteOptions::default(),
-            (false, Encoding::Json) => serde_json::from_slice(body).map_err(|e| malformed(&e))?,
-            (false, Encoding::Yaml) => serde_yaml::from_slice(body).map_err(|e| malformed(&e))?,
+    /// Parameters of a DELETE; what the body says, as JSON, comes before what the query says.
+    pub(super) fn delete(&self, body: &[u8]) -> Result<DeleteParams, ApiError> {
+        let options: DeleteOptions = match body.is_empty() {
+            true => DeleteOptions::default(),
+            false => serde_json::from_slice(body)
+                .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?,
         };
         let policy =
             options.propagation_policy.or_else(|| self.get("propagationPolicy").map(ToOwned::to_owned));
@@ -166,10 +170,6 @@ fn manager_of(user_agent: &str) -> String {
         name.pop();
     }
     name
-}
-
-fn malformed(error: &dyn std::fmt::Display) -> ApiError {
-    ApiError::bad_request(format!("the body is not a DeleteOptions: {error}"))
 }
 
 /// The body of a DELETE; clients send it without `kind`, too.

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use minik8s_api::Kind;
+use minik8s_api::{Kind, protobuf};
 use serde_json::{Value, json};
 
 use super::body::{self, Body};
-use super::negotiate::{self, Encoding, Shape};
+use super::negotiate::{self, Encoding, Sent, Shape};
 use super::params::Query;
 use super::route::Place;
 use super::table::{self, Include};
@@ -52,13 +52,19 @@ impl Frontend {
         if let (Some(name), Some(subresource)) = (&place.name, &place.subresource)
             && super::proxy::is_proxied(&kind, subresource)
         {
+            let verb = if request.method() == Method::GET { "get" } else { "create" };
+            let (namespace, part) = (place.namespace.as_deref(), Some(subresource.as_str()));
+            self.server.permit(&asker(request.extensions()), verb, &kind, namespace, Some(name), part)?;
             return self.proxy(&kind, &place, name, subresource, request).await;
         }
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query());
-        let (shape, encoding) = negotiate::accepted(&parts.headers);
+        let (shape, encoding) = negotiate::accepted(&parts.headers)?;
         let answer = Answer {
-            kind: kind.clone(),
+            kind: match place.subresource.as_deref() {
+                Some("scale") => minik8s_api::scale::kind(),
+                _ => kind.clone(),
+            },
             shape,
             encoding,
             include: Include::parse(query.get("includeObject"))?,
@@ -76,7 +82,7 @@ impl Frontend {
             Method::POST => Operation::Create(payload(&parts.headers, body).await?, query.write(agent)?),
             Method::PUT => Operation::Update(payload(&parts.headers, body).await?, query.write(agent)?),
             Method::PATCH => {
-                let format = patch_format(&parts.headers)?;
+                let format = negotiate::patch_format(&parts.headers)?;
                 let body = body::read(body).await?;
                 let force = query.flag("force")?;
                 let apply = format == PatchFormat::Apply;
@@ -86,8 +92,7 @@ impl Frontend {
                 Operation::Patch(patch, query.write(if apply { "" } else { agent })?)
             }
             Method::DELETE => {
-                let encoding = request_encoding(&parts.headers)?;
-                let params = query.delete(&body::read(body).await?, encoding)?;
+                let params = query.delete(&options(&parts.headers, body).await?)?;
                 if collection {
                     Operation::DeleteCollection(query.list()?, params)
                 } else {
@@ -102,7 +107,7 @@ impl Frontend {
             name: place.name,
             subresource: place.subresource,
             operation,
-            user: parts.extensions.get().cloned().unwrap_or_else(User::internal),
+            user: asker(&parts.extensions),
         };
         let response = self.server.handle(request).await?;
         self.answer(&answer, response)
@@ -183,6 +188,11 @@ impl Frontend {
             .body(Body::stream(lines.take_until(self.closing.clone().cancelled_owned())))
             .expect("the parts are valid")
     }
+}
+
+/// Who sent a request; this process itself if nothing says so.
+fn asker(extensions: &http::Extensions) -> User {
+    extensions.get().cloned().unwrap_or_else(User::internal)
 }
 
 fn type_name(event: EventType) -> &'static str {
@@ -267,57 +277,56 @@ fn to_yaml(json: &[u8]) -> Result<Vec<u8>, ApiError> {
     serde_yaml::to_string(&value).map(String::into_bytes).map_err(ApiError::internal)
 }
 
-/// The media type of a request's body, without parameters.
-fn media_type(headers: &HeaderMap) -> &str {
-    let text = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
-    text.split(';').next().unwrap_or_default().trim()
-}
-
-fn request_encoding(headers: &HeaderMap) -> Result<Encoding, ApiError> {
-    match media_type(headers) {
-        "application/json" | "" => Ok(Encoding::Json),
-        "application/yaml" => Ok(Encoding::Yaml),
-        other => Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unsupported format ({other}) - accepted media types include: \
-             application/json, application/yaml"
-        ))),
-    }
-}
-
+/// The object that a request brings.
 async fn payload<B>(headers: &HeaderMap, body: B) -> Result<Payload, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let encoding = request_encoding(headers)?;
+    let sent = negotiate::sent(headers)?;
+    json_of(sent, body::read(body).await?).map(Payload::Json)
+}
+
+/// The options that a DELETE brings, if any.
+async fn options<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let sent = negotiate::sent(headers);
     let bytes = body::read(body).await?;
-    match encoding {
-        Encoding::Json => Ok(Payload::Json(bytes)),
-        Encoding::Yaml => {
+    match (bytes.is_empty(), sent) {
+        // Without a body nobody cares for its type.
+        (true, _) => Ok(bytes),
+        // Options are no manifest: they come without a kind, too.
+        (false, Ok(Sent::Yaml)) => {
+            let value: Value = serde_yaml::from_slice(&bytes)
+                .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?;
+            Ok(value.to_string().into())
+        }
+        (false, sent) => json_of(sent?, bytes),
+    }
+}
+
+/// A body as JSON.
+fn json_of(sent: Sent, bytes: Bytes) -> Result<Bytes, ApiError> {
+    match sent {
+        Sent::Json => Ok(bytes),
+        Sent::Protobuf => match protobuf::to_json(&bytes) {
+            Ok(json) => Ok(json.into()),
+            Err(error) => Err(ApiError::bad_request(error.to_string())),
+        },
+        Sent::Yaml => {
             let text =
                 std::str::from_utf8(&bytes).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
             let documents = minik8s_api::manifest::load("the body", text)
                 .map_err(|e| ApiError::bad_request(e.to_string()))?;
             match documents.as_slice() {
-                [one] => Ok(Payload::Json(one.value.to_string().into())),
+                [one] => Ok(one.value.to_string().into()),
                 many => {
                     Err(ApiError::bad_request(format!("the body holds {} documents, not one", many.len())))
                 }
             }
         }
-    }
-}
-
-fn patch_format(headers: &HeaderMap) -> Result<PatchFormat, ApiError> {
-    match media_type(headers) {
-        "application/json-patch+json" => Ok(PatchFormat::Json),
-        "application/merge-patch+json" => Ok(PatchFormat::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchFormat::StrategicMerge),
-        "application/apply-patch+yaml" => Ok(PatchFormat::Apply),
-        other => Err(ApiError::unsupported_media_type(format!(
-            "the body of the request was in an unsupported format ({other}) - accepted media types include: \
-             application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, \
-             application/apply-patch+yaml"
-        ))),
     }
 }

@@ -9,8 +9,8 @@ use crate::error::ApiError;
 pub(super) enum Route {
     /// `/`
     Root,
-    /// `/healthz`, `/livez`, `/readyz` and what is below them.
-    Health,
+    /// `/healthz`, `/livez`, `/readyz`, and the name of one check below them.
+    Health(String, Option<String>),
     /// `/version`
     Version,
     /// `/api`
@@ -56,7 +56,10 @@ impl Route {
         let owned = |s: &str| s.to_owned();
         Ok(match segments.as_slice() {
             [""] => Self::Root,
-            ["healthz" | "livez" | "readyz", ..] => Self::Health,
+            [endpoint @ ("healthz" | "livez" | "readyz")] => Self::Health(owned(endpoint), None),
+            [endpoint @ ("healthz" | "livez" | "readyz"), check] => {
+                Self::Health(owned(endpoint), Some(owned(check)))
+            }
             ["version"] => Self::Version,
             ["api"] => Self::CoreVersions,
             ["apis"] => Self::Groups,
@@ -75,7 +78,7 @@ impl Route {
 
     /// Whether that is for everyone, also for those of whom nothing is known.
     pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Health | Self::Version)
+        matches!(self, Self::Health(..) | Self::Version)
     }
 }
 

@@ -54,6 +54,79 @@ async fn discovery_names_what_is_served() {
 }
 
 #[tokio::test]
+async fn discovery_in_one_answer() {
+    let frontend = frontend().await;
+    let ask = async |path: &str, name: header::HeaderName, value: String| {
+        let accept =
+            "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json";
+        let request = Request::get(path).header(header::ACCEPT, accept).header(name, value);
+        let request = request.body(Full::new(Bytes::new())).expect("a request");
+        let (parts, body) = frontend.handle(request).await.into_parts();
+        (parts, body.collect().await.expect("a body").to_bytes())
+    };
+    let (parts, body) = ask("/apis", header::USER_AGENT, "x".to_owned()).await;
+    let media_type = "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
+    assert_eq!(parts.headers["content-type"], media_type);
+    assert_eq!(parts.headers["vary"], "Accept");
+    let list: Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(list["apiVersion"], "apidiscovery.k8s.io/v2beta1");
+    let find = |list: &Value, field: &str, name: &str| {
+        let found = list.as_array().expect("a list").iter().find(|i| i.pointer(field) == Some(&json!(name)));
+        found.unwrap_or_else(|| panic!("no {name} in {list}")).clone()
+    };
+    let apps = find(&list["items"], "/metadata/name", "apps");
+    let deployments = find(&apps["versions"][0]["resources"], "/resource", "deployments");
+    assert_eq!(
+        (&deployments["scope"], &deployments["shortNames"]),
+        (&json!("Namespaced"), &json!(["deploy"]))
+    );
+    let scale = find(&deployments["subresources"], "/subresource", "scale");
+    let kind = json!({ "group": "autoscaling", "version": "v1", "kind": "Scale" });
+    assert_eq!((&scale["responseKind"], &scale["verbs"]), (&kind, &json!(["get", "patch", "update"])));
+    let tag = parts.headers["etag"].to_str().expect("text").to_owned();
+    let (parts, body) = ask("/apis", header::IF_NONE_MATCH, tag).await;
+    assert_eq!((parts.status, body.len()), (StatusCode::NOT_MODIFIED, 0));
+    let (_, body) = ask("/api", header::USER_AGENT, "x".to_owned()).await;
+    let list: Value = serde_json::from_slice(&body).expect("JSON");
+    let pods = find(&list["items"][0]["versions"][0]["resources"], "/resource", "pods");
+    let eviction = find(&pods["subresources"], "/subresource", "eviction");
+    assert_eq!(eviction["responseKind"], json!({ "group": "policy", "version": "v1", "kind": "Eviction" }));
+    // Without the header, or with one of another document, the plain lists.
+    assert_eq!(get(&frontend, "/apis").await.1["kind"], "APIGroupList");
+    let (_, plain) = {
+        let other = "application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,application/json";
+        let request = Request::get("/api").header(header::ACCEPT, other).body(Full::new(Bytes::new()));
+        let (parts, body) = frontend.handle(request.expect("a request")).await.into_parts();
+        (parts, body.collect().await.expect("a body").to_bytes())
+    };
+    assert_eq!(serde_json::from_slice::<Value>(&plain).expect("JSON")["kind"], "APIVersions");
+}
+
+#[tokio::test]
+async fn health_in_few_words_or_many() {
+    let frontend = frontend().await;
+    let ask = async |path: &str| {
+        let request = Request::get(path).body(Full::new(Bytes::new())).expect("a request");
+        let (parts, body) = frontend.handle(request).await.into_parts();
+        let body = body.collect().await.expect("a body").to_bytes();
+        (parts.status.as_u16(), String::from_utf8(body.to_vec()).expect("text"))
+    };
+    let ok = || (200, "ok".to_owned());
+    for path in
+        ["/healthz", "/livez", "/readyz", "/livez/ping", "/readyz/shutdown", "/readyz?exclude=storage"]
+    {
+        assert_eq!(ask(path).await, ok(), "{path}");
+    }
+    let report = "[+]ping ok\n[+]storage ok\n[+]shutdown ok\nreadyz check passed\n";
+    assert_eq!(ask("/readyz?verbose").await, (200, report.to_owned()));
+    assert_eq!(ask("/livez/nonsense").await.0, 404);
+    frontend.closing.cancel();
+    let (code, report) = ask("/readyz").await;
+    assert!(code == 500 && report.contains("[-]shutdown failed"), "{code} {report}");
+    assert_eq!(ask("/livez").await, ok(), "who is about to stop lives");
+}
+
+#[tokio::test]
 async fn errors_are_statuses() {
     let frontend = frontend().await;
     let pods = "/api/v1/namespaces/default/pods";
@@ -108,6 +181,65 @@ async fn tables_are_ready_to_print() {
     assert_eq!((cells[0].as_str(), cells[1].as_i64()), (Some("a"), Some(2)));
     assert!(cells[2].as_str().is_some_and(|age| age.ends_with('s')), "{cells:?}");
     assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+}
+
+#[tokio::test]
+async fn protobuf_bodies_are_read() {
+    let frontend = frontend().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let body =
+        &b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12\x0d\x0a\x03\x0a\x01a\x12\x06\x0a\x01k\x12\x01v"[..];
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let (status, made) = send(&frontend, "POST", path, protobuf, body).await;
+    assert_eq!((status, made["data"]["k"].as_str()), (StatusCode::CREATED, Some("v")), "{made}");
+    let (status, error) = send(&frontend, "POST", path, protobuf, "{}").await;
+    assert_eq!((status, error["reason"].as_str()), (StatusCode::BAD_REQUEST, Some("BadRequest")));
+    // preconditions { uid: "x" }
+    let options = &b"k8s\0\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x05\x12\x03\x0a\x01x"[..];
+    let (status, error) = send(&frontend, "DELETE", &format!("{path}/a"), protobuf, options).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{error}");
+    let (status, _) =
+        send(&frontend, "DELETE", &format!("{path}/a"), "application/yaml", "dryRun: [All]").await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(get(&frontend, &format!("{path}/a")).await.0, StatusCode::OK, "nothing was deleted");
+}
+
+#[tokio::test]
+async fn answers_are_shaped_for_their_readers() {
+    use std::io::Read;
+
+    let frontend = frontend().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let big = json!({ "metadata": { "name": "big" }, "data": { "x": "y".repeat(200_000) } });
+    send(&frontend, "POST", path, "application/json", big.to_string()).await;
+    let ask = async |path: &str, name: header::HeaderName, value: &'static str| {
+        let request =
+            Request::get(path).header(name, value).body(Full::new(Bytes::new())).expect("a request");
+        let (parts, body) = frontend.handle(request).await.into_parts();
+        (parts, body.collect().await.expect("a body").to_bytes())
+    };
+    let (parts, packed) = ask(&format!("{path}/big"), header::ACCEPT_ENCODING, "gzip").await;
+    assert_eq!(parts.headers["content-encoding"], "gzip");
+    assert_eq!(parts.headers["vary"], "Accept-Encoding");
+    assert!(packed.len() < 10_000, "{} bytes", packed.len());
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut plain).expect("gzip");
+    let found: Value = serde_json::from_slice(&plain).expect("JSON");
+    assert_eq!(found["data"]["x"].as_str().map(str::len), Some(200_000));
+    let (parts, _) = ask("/api/v1/namespaces/default", header::ACCEPT_ENCODING, "gzip").await;
+    assert!(!parts.headers.contains_key("content-encoding"), "what is small stays as it is");
+
+    let (_, pretty) = ask("/api/v1/namespaces/default", header::USER_AGENT, "curl/8").await;
+    assert!(pretty.starts_with(b"{\n  \""), "{pretty:?}");
+    let (_, compact) = ask("/api/v1/namespaces/default?pretty=false", header::USER_AGENT, "curl/8").await;
+    assert!(compact.starts_with(b"{\""), "{compact:?}");
+    let (parts, body) =
+        ask("/api/v1/namespaces", header::ACCEPT, "application/vnd.kubernetes.protobuf").await;
+    let status: Value = serde_json::from_slice(&body).expect("a Status");
+    assert_eq!(
+        (parts.status, status["reason"].as_str()),
+        (StatusCode::NOT_ACCEPTABLE, Some("NotAcceptable"))
+    );
 }
 
 #[tokio::test]

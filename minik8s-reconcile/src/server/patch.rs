@@ -58,7 +58,7 @@ impl ApiServer {
     }
 }
 
-fn refused(error: &PatchError) -> ApiError {
+pub(super) fn refused(error: &PatchError) -> ApiError {
     let reason = match error.code() {
         400 => "BadRequest",
         413 => "RequestEntityTooLarge",

@@ -1,16 +1,14 @@
-//! Subresources that are made: bindings and evictions.
+//! Subresources that are made, and bindings.
 
 use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
-use k8s_openapi::api::policy::v1::Eviction;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::create::to_second;
 use super::key::Scope;
-use super::update::modified;
 use super::{ApiServer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, DeleteParams, Payload, ResponseBody, WriteParams};
+use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
 
 impl ApiServer {
@@ -35,7 +33,7 @@ impl ApiServer {
     }
 
     /// Gives a pod to a node, once.
-    async fn bind(
+    pub(super) async fn bind(
         &self,
         scope: &Scope,
         name: &str,
@@ -96,37 +94,5 @@ impl ApiServer {
                 return Ok(ResponseBody::Done.into());
             }
         }
-    }
-
-    /// Deletes a pod for someone who would rather ask.
-    async fn evict(
-        &self,
-        scope: &Scope,
-        name: &str,
-        body: Value,
-        params: &WriteParams,
-    ) -> Result<ApiResponse, ApiError> {
-        // policy/v1beta1 has the same fields.
-        let mut body = body;
-        body["apiVersion"] = "policy/v1".into();
-        let eviction: Eviction = serde_json::from_value(body)
-            .map_err(|e| ApiError::bad_request(format!("the body is not an Eviction: {e}")))?;
-        if eviction.metadata.name.as_deref().is_some_and(|n| n != name) {
-            return Err(ApiError::bad_request("name in URL does not match name in Eviction object"));
-        }
-        let options = eviction.delete_options.unwrap_or_default();
-        let preconditions = options.preconditions.unwrap_or_default();
-        let delete = DeleteParams {
-            grace_period_s: options.grace_period_seconds,
-            uid: preconditions.uid,
-            resource_version: match preconditions.resource_version.as_deref() {
-                Some(version) => Some(version.parse().map_err(|_| modified(&scope.kind, name))?),
-                None => None,
-            },
-            dry_run: params.dry_run,
-            propagation: None,
-        };
-        self.delete(scope, name, &delete).await?;
-        Ok(ResponseBody::Done.into())
     }
 }

@@ -3,10 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use minik8s_api::patch::apply::{self, ManagedFields};
 use minik8s_api::{Kind, Object, meta};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::key::Scope;
-use super::{ApiServer, encoding, managed_fields};
+use super::{ApiServer, certificate, encoding, managed_fields};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
@@ -21,6 +21,8 @@ pub(super) enum Part {
     Status,
     /// A namespace's `spec.finalizers` alone.
     Finalize,
+    /// Whether a certificate may be signed: the conditions of its request alone.
+    Approval,
 }
 
 impl Part {
@@ -29,6 +31,7 @@ impl Part {
             None => Ok(Self::Main),
             Some("status") if kind.status => Ok(Self::Status),
             Some("finalize") if kind.kind == "Namespace" => Ok(Self::Finalize),
+            Some("approval") if certificate::is_request(kind) => Ok(Self::Approval),
             Some(_) => Err(ApiError::no_such_resource()),
         }
     }
@@ -39,6 +42,7 @@ impl Part {
             Self::Main => "",
             Self::Status => "status",
             Self::Finalize => "finalize",
+            Self::Approval => "approval",
         }
     }
 
@@ -49,7 +53,7 @@ impl Part {
             // It holds nothing but finalizers.
             (Self::Main, "spec") => kind.kind != "Namespace" || !kind.group.is_empty(),
             (Self::Main, _) => true,
-            (Self::Status, _) => matches!(field, "metadata" | "status"),
+            (Self::Status | Self::Approval, _) => matches!(field, "metadata" | "status"),
             (Self::Finalize, _) => field == "spec",
         }
     }
@@ -73,6 +77,16 @@ impl Part {
                 let mut confined = old.clone();
                 replace(&mut confined, "status", new.get("status"));
                 // Controllers keep notes about a status in its object's annotations and labels.
+                replace(&mut confined, "metadata", new.get("metadata"));
+                confined
+            }
+            Self::Approval => {
+                let mut confined = old.clone();
+                if confined.get("status").is_none_or(|s| !s.is_object()) {
+                    replace(&mut confined, "status", Some(&json!({})));
+                }
+                let conditions = new.pointer("/status/conditions");
+                replace(&mut confined["status"], "conditions", conditions);
                 replace(&mut confined, "metadata", new.get("metadata"));
                 confined
             }
@@ -244,7 +258,10 @@ impl ApiServer {
         }
         let mut errors = meta::validate(new.metadata(), kind);
         errors.extend(meta::validate_update(new.metadata(), old.metadata(), kind));
-        if part == Part::Main {
+        if part == Part::Approval {
+            certificate::date_conditions(&mut *new, self.clock.now());
+        }
+        if matches!(part, Part::Main | Part::Approval) {
             errors.extend(kind.validate(&*new));
             errors.extend(kind.validate_update(&*new, &*old));
         }

@@ -65,7 +65,7 @@ pub(super) async fn more(scene: Scene) -> anyhow::Result<()> {
     let custom =
         kubectl(&["get", "pod", "made", "-o", "custom-columns=N:.metadata.name,P:.status.phase"]).await?;
     ensure!(custom.split_whitespace().eq(["N", "P", "made", "Running"]), "{custom}");
-    scene.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: { name: settings }\ndata: { a: b }\n").await?;
+    kubectl(&["create", "configmap", "settings", "--from-literal=a=b"]).await?;
     kubectl(&[
         "patch",
         "configmap",

@@ -74,7 +74,7 @@ fn node(kind: &Arc<Kind>, object: &Stored) -> Result<Node, ApiError> {
 
 /// Waits until every kind has been listed once: before that, an unknown owner may just not have been seen.
 pub(super) async fn complete(client: &Client, shared: &Shared) {
-    let wanted = client.registry().iter().filter(|k| k.kind != "Event").count();
+    let wanted = client.registry().iter().filter(|k| k.stored && k.kind != "Event").count();
     loop {
         if shared.graph.lock().expect("no writer panics").kinds_listed() >= wanted {
             return;
