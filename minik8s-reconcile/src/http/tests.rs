@@ -217,3 +217,28 @@ async fn a_program_is_known_by_its_name_or_its_agent() {
         "{body}"
     );
 }
+
+#[cfg(feature = "remote")]
+#[tokio::test]
+async fn a_client_of_another_process_applies() {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    let frontend = frontend().await;
+    let registry = frontend.server.registry().clone();
+    let client = crate::Client::remote(kube::Client::new(frontend, "default"), registry);
+    let configs = client.namespaced::<ConfigMap>("default");
+    let config = |value: &str| json!({ "data": { "x": value } });
+    let made = configs.apply("a", "me", &config("1"), false).await.expect("made");
+    assert_eq!(made.metadata.managed_fields, None, "typed objects come without");
+    let error = configs.apply("a", "you", &config("2"), false).await.expect_err("a conflict");
+    assert!(error.is_conflict());
+    let causes = error.to_status().details.and_then(|d| d.causes).expect("causes");
+    assert_eq!(causes[0].field.as_deref(), Some(".data.x"));
+    let taken = configs.apply("a", "you", &config("2"), true).await.expect("forced");
+    // Sent back without owners, it keeps them.
+    let mut changed = (*taken).clone();
+    changed.data.get_or_insert_default().insert("y".into(), "1".into());
+    configs.update(&changed).await.expect("updated");
+    let error = configs.apply("a", "me", &config("1"), false).await.expect_err("still somebody's");
+    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"you\": .data.x");
+}
