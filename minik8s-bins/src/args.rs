@@ -150,6 +150,9 @@ pub struct Get {
     /// How to print them.
     #[arg(short, long)]
     pub output: Option<Output>,
+    /// Show who owns which field, with -o yaml and -o json.
+    #[arg(long)]
+    pub show_managed_fields: bool,
     /// Go on printing changes.
     #[arg(short, long)]
     pub watch: bool,

@@ -346,7 +346,7 @@ impl<K: Resource> Api<K> {
     /// fields that others own.
     ///
     /// A typed configuration says something of each field that its type does not make optional; a
-    /// [`serde_json::Value`] can leave out any.
+    /// [`serde_json::Value`] can leave out any. A resourceVersion in it must be the present one.
     ///
     /// ```
     /// # use k8s_openapi::api::core::v1::ConfigMap;

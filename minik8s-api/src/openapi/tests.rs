@@ -31,6 +31,10 @@ fn fields_keep_their_words_and_get_their_merge_keys() {
     assert!(spec["containers"]["description"].as_str().unwrap().contains("containers"));
     assert_eq!(spec["containers"]["items"]["$ref"], "#/definitions/io.k8s.api.core.v1.Container");
     assert_eq!(spec["containers"]["x-kubernetes-patch-merge-key"], "name");
+    assert_eq!(spec["containers"]["x-kubernetes-list-type"], "map");
+    assert_eq!(spec["containers"]["x-kubernetes-list-map-keys"], json!(["name"]));
+    assert_eq!(spec["tolerations"]["x-kubernetes-list-type"], "atomic");
+    assert_eq!(spec["nodeSelector"]["x-kubernetes-map-type"], "atomic");
     assert_eq!(spec["volumes"]["x-kubernetes-patch-strategy"], "merge,retainKeys");
     let port = &document["definitions"]["io.k8s.apimachinery.pkg.util.intstr.IntOrString"];
     assert_eq!((&port["type"], &port["format"]), (&json!("string"), &json!("int-or-string")));

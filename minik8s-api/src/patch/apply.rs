@@ -67,7 +67,8 @@ impl Writer<'_> {
     /// The set without what nobody can own in this way.
     fn owned(&self, mut fields: FieldSet) -> FieldSet {
         fields.retain_fields(|name| !matches!(name, "apiVersion" | "kind") && (self.writes)(name));
-        fields.difference(&unowned_metadata())
+        fields.subtract(&unowned_metadata());
+        fields
     }
 }
 
@@ -118,7 +119,8 @@ fn disown(managed: &mut ManagedFields, changes: &Changes) {
         return;
     }
     managed.entries.retain_mut(|entry| {
-        entry.fields = entry.fields.difference(&changes.written).difference(&changes.removed);
+        entry.fields.subtract(&changes.written);
+        entry.fields.subtract(&changes.removed);
         !entry.fields.is_empty()
     });
 }

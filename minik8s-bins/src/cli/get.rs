@@ -213,6 +213,10 @@ async fn objects(session: &Session, get: &Get, targets: &[Target], output: Outpu
             .collect(),
         Output::Yaml | Output::Json => {
             let mut values: Vec<Value> = found.into_iter().map(|(_, object)| object).collect();
+            if !get.show_managed_fields {
+                let metadata = values.iter_mut().filter_map(|v| v.get_mut("metadata")?.as_object_mut());
+                metadata.for_each(|m| drop(m.remove("managedFields")));
+            }
             let value = if values.len() == 1 && !whole_list {
                 values.remove(0)
             } else {

@@ -262,3 +262,115 @@ async fn kube_rs_works_without_a_socket() {
     configs.delete("a", &DeleteParams::default()).await.expect("delete");
     assert!(configs.get_opt("a").await.expect("get").is_none());
 }
+
+#[tokio::test]
+async fn kube_rs_applies() {
+    use k8s_openapi::api::apps::v1::Deployment;
+    use kube::api::{Api, Patch, PatchParams};
+
+    let client = kube::Client::new(frontend().await, "default");
+    let deployments: Api<Deployment> = Api::default_namespaced(client);
+    let config = |replicas: i32| {
+        json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
+            "spec": {
+                "replicas": replicas, "selector": { "matchLabels": { "app": "web" } },
+                "template": {
+                    "metadata": { "labels": { "app": "web" } },
+                    "spec": { "containers": [{ "name": "c", "image": "i" }] },
+                },
+            },
+        })
+    };
+    let me = PatchParams::apply("me");
+    let made = deployments.patch("web", &me, &Patch::Apply(config(1))).await.expect("made");
+    let owners = made.metadata.managed_fields.expect("owners");
+    assert_eq!((owners.len(), owners[0].manager.as_deref()), (1, Some("me")));
+    let again = deployments.patch("web", &me, &Patch::Apply(config(1))).await.expect("again");
+    assert_eq!(again.metadata.resource_version, made.metadata.resource_version);
+
+    let you = PatchParams::apply("you");
+    let Err(kube::Error::Api(status)) = deployments.patch("web", &you, &Patch::Apply(config(2))).await else {
+        panic!("no conflict");
+    };
+    assert_eq!(
+        (status.code, status.message.as_str()),
+        (409, "Apply failed with 1 conflict: conflict with \"me\": .spec.replicas")
+    );
+    let causes = status.details.map(|d| d.causes).unwrap_or_default();
+    assert_eq!(
+        (causes[0].reason.as_str(), causes[0].field.as_str()),
+        ("FieldManagerConflict", ".spec.replicas")
+    );
+    let taken = deployments.patch("web", &you.force(), &Patch::Apply(config(2))).await.expect("forced");
+    assert_eq!(taken.spec.replicas, Some(2));
+
+    let status = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
+        "status": { "replicas": 2 } });
+    let patched = deployments.patch_status("web", &me, &Patch::Apply(status)).await.expect("status");
+    let through = patched.metadata.managed_fields.iter().flatten().filter(|e| e.subresource.is_some());
+    assert_eq!(through.map(|e| e.subresource.as_deref()).collect::<Vec<_>>(), [Some("status")]);
+    let metadata = deployments.get_metadata("web").await.expect("metadata");
+    assert_eq!(metadata.metadata.managed_fields.map(|m| m.len()), Some(3));
+}
+
+#[tokio::test]
+async fn a_program_is_known_by_its_name_or_its_agent() {
+    let frontend = frontend().await;
+    let maps = "/api/v1/namespaces/default/configmaps";
+    let long = "x".repeat(200);
+    let agents = [("a", "kubectl/v1.33 (linux)", "", "kubectl"), ("b", long.as_str(), "", &long[..128])];
+    for (name, agent, query, expected) in
+        agents.into_iter().chain([("c", "", "", "unknown"), ("d", "x/1", "?fieldManager=me", "me")])
+    {
+        let request = Request::post(format!("{maps}{query}"))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, agent)
+            .body(Full::new(Bytes::from(
+                json!({ "metadata": { "name": name }, "data": {} , "immutable": true }).to_string(),
+            )))
+            .expect("a request");
+        let body = frontend.handle(request).await.into_body().collect().await.expect("a body").to_bytes();
+        let made: Value = serde_json::from_slice(&body).expect("JSON");
+        assert_eq!(made["metadata"]["managedFields"][0]["manager"], expected, "{made}");
+    }
+    let apply = "application/apply-patch+yaml";
+    let yaml = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: e}\n";
+    let (status, body) = send(&frontend, "PATCH", &format!("{maps}/e"), apply, yaml).await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "an agent does not do for an apply: {body}");
+    let (status, _) =
+        send(&frontend, "PATCH", &format!("{maps}/e?fieldManager=me&force=false"), apply, yaml).await;
+    assert_eq!(status, StatusCode::CREATED);
+    let merge = "application/merge-patch+json";
+    let (status, body) = send(&frontend, "PATCH", &format!("{maps}/e?force=false"), merge, "{}").await;
+    assert_eq!(
+        (status, body["reason"].as_str()),
+        (StatusCode::UNPROCESSABLE_ENTITY, Some("Invalid")),
+        "{body}"
+    );
+}
+
+#[cfg(feature = "remote")]
+#[tokio::test]
+async fn a_client_of_another_process_applies() {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
+    let frontend = frontend().await;
+    let registry = frontend.server.registry().clone();
+    let client = crate::Client::remote(kube::Client::new(frontend, "default"), registry);
+    let configs = client.namespaced::<ConfigMap>("default");
+    let config = |value: &str| json!({ "data": { "x": value } });
+    let made = configs.apply("a", "me", &config("1"), false).await.expect("made");
+    assert_eq!(made.metadata.managed_fields, None, "typed objects come without");
+    let error = configs.apply("a", "you", &config("2"), false).await.expect_err("a conflict");
+    assert!(error.is_conflict());
+    let causes = error.to_status().details.and_then(|d| d.causes).expect("causes");
+    assert_eq!(causes[0].field.as_deref(), Some(".data.x"));
+    let taken = configs.apply("a", "you", &config("2"), true).await.expect("forced");
+    // Sent back without owners, it keeps them.
+    let mut changed = (*taken).clone();
+    changed.data.get_or_insert_default().insert("y".into(), "1".into());
+    configs.update(&changed).await.expect("updated");
+    let error = configs.apply("a", "me", &config("1"), false).await.expect_err("still somebody's");
+    assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"you\": .data.x");
+}

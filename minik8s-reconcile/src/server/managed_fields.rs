@@ -31,8 +31,7 @@ pub(super) fn check_manager(options: &str, params: &WriteParams) -> Result<(), A
 
 /// Who owns what of a stored object. Nobody, if what is stored cannot be read.
 pub(super) fn stored(stored: &Stored) -> ManagedFields {
-    let entries = stored.managed_fields().and_then(|json| serde_json::from_slice(json).ok());
-    entries.and_then(|json: Value| ManagedFields::from_json(&json).ok()).unwrap_or_default()
+    stored.managed_fields().and_then(|json| ManagedFields::from_json(json).ok()).unwrap_or_default()
 }
 
 /// Who owns what before a write, going by what the writer sends: it may change entries and, by an empty list or one empty
@@ -43,14 +42,15 @@ pub(super) fn asked(sent: Option<&Value>, live: ManagedFields) -> ManagedFields 
         Some(Value::Array(list)) if *list == [Value::Object(serde_json::Map::new())] => {
             ManagedFields::default()
         }
-        Some(sent @ Value::Array(_)) => ManagedFields::from_json(sent).unwrap_or(live),
+        Some(sent @ Value::Array(_)) => ManagedFields::from_json(sent.to_string().as_bytes()).unwrap_or(live),
         _ => live,
     }
 }
 
 /// As [`asked`], of a new object.
 pub(super) fn asked_of_new(sent: Option<&[ManagedFieldsEntry]>) -> ManagedFields {
-    sent.and_then(|entries| ManagedFields::read(entries).ok()).unwrap_or_default()
+    let json = sent.and_then(|entries| serde_json::to_value(entries).ok());
+    asked(json.as_ref(), ManagedFields::default())
 }
 
 impl ApiServer {

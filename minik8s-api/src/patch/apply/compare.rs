@@ -40,8 +40,10 @@ struct Part {
 impl Change {
     /// Takes up the change of a value below.
     fn add(&mut self, element: PathElement, change: Self) {
-        self.written.below.push(element.clone(), change.written.member, change.written.below);
-        self.removed.below.push(element, change.removed.member, change.removed.below);
+        if !change.removed.is_none() {
+            self.removed.below.push(element.clone(), change.removed.member, change.removed.below);
+        }
+        self.written.below.push(element, change.written.member, change.written.below);
     }
 }
 
@@ -110,11 +112,11 @@ fn compare_maps(ty: Type<'_>, old: &Map<String, Value>, new: &Map<String, Value>
 
 fn compare_lists(ty: Type<'_>, old: &Indexed<'_>, new: &Indexed<'_>) -> Change {
     let mut change = Change::default();
-    let gone = old.order.iter().filter(|e| !new.has(e));
-    for element in new.order.iter().chain(gone) {
+    let gone = old.elements().filter(|e| !new.has(e));
+    for element in new.elements().chain(gone) {
         let one = match (old.get(element), new.get(element)) {
             (old @ ([] | [_]), new @ ([] | [_])) => {
-                compare(ty.item(), old.first().copied(), new.first().copied())
+                compare(ty.item(), old.first().map(|o| o.1), new.first().map(|n| n.1))
             }
             // What is there twice is taken as a whole.
             (old, new) => {
@@ -133,8 +135,13 @@ fn compare_lists(ty: Type<'_>, old: &Indexed<'_>, new: &Indexed<'_>) -> Change {
 
 impl Change {
     fn is_none(&self) -> bool {
-        let none = |part: &Part| !part.member && part.below.is_empty();
-        none(&self.written) && none(&self.removed)
+        self.written.is_none() && self.removed.is_none()
+    }
+}
+
+impl Part {
+    fn is_none(&self) -> bool {
+        !self.member && self.below.is_empty()
     }
 }
 

@@ -60,9 +60,9 @@ fn fields(ty: Type<'_>, value: &Value) -> FieldSet {
         }
         (Shape::List(items), Value::Array(list)) => {
             let Some(index) = Indexed::of(items, list) else { return set };
-            for element in &index.order {
+            for element in index.elements() {
                 let below = match index.get(element) {
-                    [one] => fields(ty.item(), one),
+                    [(_, one)] => fields(ty.item(), one),
                     _ => FieldSet::new(),
                 };
                 set.push(element.clone(), true, below);

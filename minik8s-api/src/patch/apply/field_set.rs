@@ -112,15 +112,25 @@ impl FieldSet {
     /// The fields that are in this set and not in the other.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        let mut out = Self::new();
-        zip(&self.nodes, &other.nodes, |a, b| match (a, b) {
-            (Some(a), Some(b)) => {
-                out.push(a.element.clone(), a.member && !b.member, a.below.difference(&b.below));
-            }
-            (Some(a), None) => out.nodes.push(a.clone()),
-            (None, _) => {}
-        });
+        let mut out = self.clone();
+        out.subtract(other);
         out
+    }
+
+    /// Takes out the fields that are in the other set.
+    pub fn subtract(&mut self, other: &Self) {
+        let mut found = false;
+        for b in &other.nodes {
+            if let Ok(at) = self.find(&b.element) {
+                let a = &mut self.nodes[at];
+                a.member &= !b.member;
+                a.below.subtract(&b.below);
+                found = true;
+            }
+        }
+        if found {
+            self.nodes.retain(|n| n.member || !n.below.is_empty());
+        }
     }
 
     /// Keeps of the object's own fields those that `keep` says, with what is below them.

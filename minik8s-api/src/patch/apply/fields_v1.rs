@@ -2,30 +2,68 @@
 //!
 //! Each step is a key, what is below it its value. A step that ends a path has the key `.` in its value, or nothing.
 
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::field_set::FieldSet;
-use super::path::{BadPathElement, PathElement};
+use super::path::PathElement;
+
+impl<'de> Deserialize<'de> for FieldSet {
+    /// Reads the JSON form. Steps of a form that is not known are passed over, with what is below them.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Below::deserialize(deserializer).map(|below| below.fields)
+    }
+}
+
+/// The value of a key.
+struct Below {
+    /// Whether it has the key `.`.
+    member: bool,
+    fields: FieldSet,
+}
+
+impl<'de> Deserialize<'de> for Below {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Keys;
+
+        impl<'de> Visitor<'de> for Keys {
+            type Value = Below;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a set of fields")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Below, A::Error> {
+                let mut below = Below { member: false, fields: FieldSet::new() };
+                while let Some(Key(key)) = map.next_key()? {
+                    if key == "." {
+                        map.next_value::<IgnoredAny>()?;
+                        below.member = true;
+                        continue;
+                    }
+                    let Some(element) = PathElement::parse(&key).map_err(A::Error::custom)? else {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    };
+                    let Below { member, fields } = map.next_value()?;
+                    below.fields.push(element, member || fields.is_empty(), fields);
+                }
+                Ok(below)
+            }
+        }
+
+        deserializer.deserialize_map(Keys)
+    }
+}
+
+/// Text that is borrowed where it can be.
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl FieldSet {
-    /// Reads the JSON form. Steps of a form that is not known are passed over, with what is below them.
-    ///
-    /// # Errors
-    /// A key is not well-formed.
-    pub fn from_fields_v1(json: &Value) -> Result<Self, BadPathElement> {
-        let mut set = Self::new();
-        for (key, value) in json.as_object().into_iter().flatten() {
-            if key == "." {
-                continue;
-            }
-            let Some(element) = PathElement::parse(key)? else { continue };
-            let below = Self::from_fields_v1(value)?;
-            let member = below.is_empty() || value.get(".").is_some();
-            set.push(element, member, below);
-        }
-        Ok(set)
-    }
-
     /// The JSON form, as text.
     pub fn to_fields_v1(&self) -> String {
         let mut out = Writer { json: String::with_capacity(32 * self.len()), key: String::new() };

@@ -1,7 +1,5 @@
 //! The items of a list, by what tells them apart.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use super::path::PathElement;
@@ -9,37 +7,43 @@ use super::schema::Items;
 
 /// The items of a list whose items have owners of their own.
 pub(super) struct Indexed<'v> {
-    /// What tells them apart, in the order of the list, each once.
-    pub(super) order: Vec<PathElement>,
-    /// Stored lists may hold an item twice.
-    by_element: BTreeMap<PathElement, Vec<&'v Value>>,
+    /// Ordered by element, and equals by their places in the list.
+    items: Vec<(PathElement, &'v Value)>,
+    /// Where in `items` each element first stands, in the order of the list.
+    order: Vec<usize>,
 }
 
 impl<'v> Indexed<'v> {
     /// `None` if some item cannot be told apart: such a list can only be taken as a whole.
     pub(super) fn of(items: Items<'_>, list: &'v [Value]) -> Option<Self> {
-        let mut index = Self { order: Vec::with_capacity(list.len()), by_element: BTreeMap::new() };
-        for item in list {
-            let element = items.element(item).ok()?;
-            let there = index.by_element.entry(element.clone()).or_default();
-            if there.is_empty() {
-                index.order.push(element);
-            }
-            there.push(item);
+        let mut placed = Vec::with_capacity(list.len());
+        for (place, item) in list.iter().enumerate() {
+            placed.push((items.element(item).ok()?, place, item));
         }
-        Some(index)
+        placed.sort_unstable_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        let first = |at: &usize| *at == 0 || placed[at - 1].0 != placed[*at].0;
+        let mut order: Vec<_> = (0..placed.len()).filter(first).collect();
+        order.sort_unstable_by_key(|at| placed[*at].1);
+        Some(Self { items: placed.into_iter().map(|(element, _, item)| (element, item)).collect(), order })
     }
 
     pub(super) fn empty() -> Self {
-        Self { order: Vec::new(), by_element: BTreeMap::new() }
+        Self { items: Vec::new(), order: Vec::new() }
     }
 
-    /// The items of that element: one, mostly; none, if the list does not have it.
-    pub(super) fn get(&self, element: &PathElement) -> &[&'v Value] {
-        self.by_element.get(element).map_or(&[], Vec::as_slice)
+    /// What tells the items apart, in the order of the list, each once.
+    pub(super) fn elements(&self) -> impl Iterator<Item = &PathElement> + Clone {
+        self.order.iter().map(|at| &self.items[*at].0)
+    }
+
+    /// The items of that element: one, mostly, but stored lists may hold it twice; none, if the list does not have it.
+    pub(super) fn get(&self, element: &PathElement) -> &[(PathElement, &'v Value)] {
+        let start = self.items.partition_point(|(e, _)| e < element);
+        let len = self.items[start..].iter().take_while(|(e, _)| e == element).count();
+        &self.items[start..start + len]
     }
 
     pub(super) fn has(&self, element: &PathElement) -> bool {
-        self.by_element.contains_key(element)
+        !self.get(element).is_empty()
     }
 }

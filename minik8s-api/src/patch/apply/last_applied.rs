@@ -7,6 +7,7 @@ use super::compare::Changes;
 use super::conflict::Conflicts;
 use super::field_set::FieldSet;
 use super::schema::Schema;
+use crate::meta::ANNOTATIONS_MAX;
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -52,5 +53,13 @@ pub(super) fn renew(object: &mut Value, config: &Value, writer: &Writer<'_>) {
     if let Some(annotations) = config.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) {
         annotations.remove(ANNOTATION);
     }
-    object["metadata"]["annotations"][ANNOTATION] = format!("{config}\n").into();
+    let Some(annotations) = object.pointer_mut("/metadata/annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    annotations.insert(ANNOTATION.to_owned(), format!("{config}\n").into());
+    // Rather without than not at all.
+    let size = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
+    if annotations.iter().map(size).sum::<usize>() > ANNOTATIONS_MAX {
+        annotations.remove(ANNOTATION);
+    }
 }

@@ -1,15 +1,18 @@
 //! `metadata.managedFields`: who owns what.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Deserialize;
+use serde::de::Error;
 use serde_json::Value;
 
 use super::field_set::FieldSet;
 
 /// How an entry came to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Operation {
     /// By server-side apply.
     Apply,
@@ -61,61 +64,51 @@ pub struct ManagedFields {
 }
 
 /// Why `managedFields` cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct BadManagedFields(String);
+#[derive(Debug, thiserror::Error)]
+#[error("managedFields cannot be read: {0}")]
+pub struct BadManagedFields(#[from] serde_json::Error);
 
-impl From<super::path::BadPathElement> for BadManagedFields {
-    fn from(error: super::path::BadPathElement) -> Self {
-        Self(error.to_string())
+/// An entry as it is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Written<'a> {
+    #[serde(default)]
+    manager: String,
+    operation: Operation,
+    api_version: String,
+    #[serde(default)]
+    subresource: String,
+    time: Option<Time>,
+    #[serde(borrow, default)]
+    fields_type: Cow<'a, str>,
+    fields_v1: Option<FieldSet>,
+}
+
+impl TryFrom<Written<'_>> for Entry {
+    type Error = serde_json::Error;
+
+    fn try_from(written: Written<'_>) -> Result<Self, serde_json::Error> {
+        let Written { manager, operation, api_version, subresource, time, fields_type, fields_v1 } = written;
+        if fields_type != "FieldsV1" {
+            return Err(serde_json::Error::custom("fieldsType must be `FieldsV1`"));
+        }
+        if api_version.is_empty() {
+            return Err(serde_json::Error::custom("apiVersion must not be empty"));
+        }
+        let time = time.map(|Time(time)| time);
+        Ok(Self { manager, operation, api_version, subresource, time, fields: fields_v1.unwrap_or_default() })
     }
 }
 
 impl ManagedFields {
-    /// Reads the entries of an object's metadata.
-    ///
-    /// # Errors
-    /// An entry is of an operation or a form that is not known, or not well-formed.
-    pub fn read(entries: &[ManagedFieldsEntry]) -> Result<Self, BadManagedFields> {
-        let bad = |why: &str| BadManagedFields(why.to_owned());
-        let mut out = Self::default();
-        for entry in entries {
-            let operation = match entry.operation.as_deref() {
-                Some("Apply") => Operation::Apply,
-                Some("Update") => Operation::Update,
-                _ => return Err(bad("operation must be `Apply` or `Update`")),
-            };
-            let api_version = entry.api_version.clone().unwrap_or_default();
-            if api_version.is_empty() {
-                return Err(bad("apiVersion must not be empty"));
-            }
-            if entry.fields_type.as_deref() != Some("FieldsV1") {
-                return Err(bad("fieldsType must be `FieldsV1`"));
-            }
-            let fields = match &entry.fields_v1 {
-                Some(fields) => FieldSet::from_fields_v1(&fields.0)?,
-                None => FieldSet::new(),
-            };
-            out.entries.push(Entry {
-                manager: entry.manager.clone().unwrap_or_default(),
-                operation,
-                api_version,
-                subresource: entry.subresource.clone().unwrap_or_default(),
-                time: entry.time.as_ref().map(|Time(time)| *time),
-                fields,
-            });
-        }
-        Ok(out)
-    }
-
     /// Reads the JSON of `metadata.managedFields`.
     ///
     /// # Errors
-    /// As [`ManagedFields::read`], or it is no list of entries.
-    pub fn from_json(json: &Value) -> Result<Self, BadManagedFields> {
-        let entries: Vec<ManagedFieldsEntry> = serde::Deserialize::deserialize(json)
-            .map_err(|e: serde_json::Error| BadManagedFields(e.to_string()))?;
-        Self::read(&entries)
+    /// An entry is of an operation or a form that is not known, or not well-formed; or it is no list of entries.
+    pub fn from_json(json: &[u8]) -> Result<Self, BadManagedFields> {
+        let written: Vec<Written<'_>> = serde_json::from_slice(json)?;
+        let entries = written.into_iter().map(Entry::try_from).collect::<Result<_, _>>()?;
+        Ok(Self { entries })
     }
 
     /// The JSON of `metadata.managedFields`, as text. Entries are ordered as Kubernetes does, those by apply first, the

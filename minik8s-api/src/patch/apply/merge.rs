@@ -45,27 +45,26 @@ fn merged(ty: Type<'_>, live: Option<&Value>, config: &Value) -> Value {
 
 /// The items of both: the configuration's in its order, the others where they were between them.
 fn merged_lists(ty: Type<'_>, live: &Indexed<'_>, config: &Indexed<'_>) -> Vec<Value> {
-    let mut out = Vec::with_capacity(live.order.len() + config.order.len());
-    let mut rest = live.order.iter().peekable();
-    for (index, element) in config.order.iter().enumerate() {
+    let mut out = Vec::new();
+    let others = |element: &PathElement| live.get(element).iter().map(|(_, value)| (*value).clone());
+    let mut rest = live.elements().peekable();
+    let mut shared = config.elements().filter(|e| live.has(e)).peekable();
+    for element in config.elements() {
         // The live items that the configuration does not have, as far as the next that both have.
-        let next_shared = config.order[index..].iter().find(|e| live.has(e));
-        while let Some(other) = rest.next_if(|e| Some(*e) != next_shared) {
+        while let Some(other) = rest.next_if(|e| Some(e) != shared.peek()) {
             if !config.has(other) {
-                out.extend(live.get(other).iter().map(|v| (*v).clone()));
+                out.extend(others(other));
             }
         }
-        let wanted = config.get(element).first().copied().unwrap_or(&Value::Null);
+        rest.next_if(|e| *e == element);
+        shared.next_if(|e| *e == element);
         let there = match live.get(element) {
-            [one] => Some(*one),
+            [(_, one)] => Some(*one),
             _ => None,
         };
-        out.push(merged(ty.item(), there, wanted));
-        rest.next_if(|e| *e == element);
+        out.extend(config.get(element).iter().map(|(_, wanted)| merged(ty.item(), there, wanted)));
     }
-    for other in rest.filter(|e| !config.has(e)) {
-        out.extend(live.get(other).iter().map(|v| (*v).clone()));
-    }
+    rest.filter(|e| !config.has(e)).for_each(|other| out.extend(others(other)));
     out
 }
 
