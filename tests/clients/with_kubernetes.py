@@ -148,7 +148,7 @@ class Objects(unittest.TestCase):
         called = name("scale")
         self.apps.create_namespaced_deployment(NAMESPACE, deployment(called))
         scale = self.apps.read_namespaced_deployment_scale(called, NAMESPACE)
-        self.assertEqual((scale.kind, scale.spec.replicas), ("Scale", None))
+        self.assertEqual((scale.kind, scale.spec.replicas or 0), ("Scale", 0))
         scaled = self.apps.patch_namespaced_deployment_scale(called, NAMESPACE, {"spec": {"replicas": 3}})
         self.assertEqual(scaled.spec.replicas, 3)
         scaled.spec.replicas = 0
@@ -259,7 +259,7 @@ class Objects(unittest.TestCase):
         with self.assertRaises(Exception) as conflict:
             dynamic.server_side_apply(configs, body=body, namespace=NAMESPACE, field_manager="two")
         self.assertEqual(conflict.exception.status, 409)
-        self.assertIn('conflict with \\"one\\"', conflict.exception.body.decode())
+        self.assertIn('conflict with \\"one\\"', conflict.exception.body)
         taken = dynamic.server_side_apply(
             configs, body=body, namespace=NAMESPACE, field_manager="two", force_conflicts=True
         )

@@ -1,17 +1,17 @@
 //! Following what happens.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use minik8s_api::Kind;
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::ApiServer;
 use super::key::Scope;
 use super::read::Filter;
-use crate::clock::sleep_until;
 use crate::error::ApiError;
 use crate::request::{ApiResponse, EventType, ResponseBody, WatchEvent, WatchParams, WatchStream};
 use crate::storage::{Change, Query, Subscription};
@@ -49,13 +49,16 @@ impl ApiServer {
         };
         let subscription = self.storage.watch(&scope.prefix(), after).await?;
         let now = Instant::now();
+        let next_bookmark = params.bookmarks.then(|| now + BOOKMARK_PERIOD);
+        let deadline = params.timeout_s.map(|s| now + Duration::from_secs(s.into()));
         let watcher = Watcher {
             kind: scope.kind.clone(),
             filter,
             subscription,
             ready,
-            next_bookmark: params.bookmarks.then(|| now + BOOKMARK_PERIOD),
-            deadline: params.timeout_s.map(|s| now + Duration::from_secs(s.into())),
+            next_bookmark,
+            deadline,
+            timer: earliest(next_bookmark, deadline).map(|at| Box::pin(tokio::time::sleep_until(at))),
             over: false,
         };
         let stream = futures::stream::unfold(watcher, |mut watcher| async {
@@ -74,7 +77,13 @@ struct Watcher {
     ready: VecDeque<WatchEvent>,
     next_bookmark: Option<Instant>,
     deadline: Option<Instant>,
+    /// Set to the earlier of these two. Kept from event to event: to set a timer costs more than to send one.
+    timer: Option<Pin<Box<Sleep>>>,
     over: bool,
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 impl Watcher {
@@ -98,19 +107,31 @@ impl Watcher {
                         return Some(Err(e.into()));
                     }
                 },
-                () = sleep_until(self.deadline) => {
-                    // The client goes on from here.
-                    self.over = true;
-                    if self.next_bookmark.is_some() {
+                () = elapsed(&mut self.timer) => {
+                    let bookmarks = self.next_bookmark.is_some();
+                    if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                        // The client goes on from here.
+                        self.over = true;
+                    } else {
+                        self.next_bookmark = self.next_bookmark.map(|_| Instant::now() + BOOKMARK_PERIOD);
+                        if let (Some(timer), Some(at)) = (&mut self.timer, earliest(self.next_bookmark, self.deadline)) {
+                            timer.as_mut().reset(at);
+                        }
+                    }
+                    if bookmarks {
                         return Some(Ok(bookmark(&self.kind, self.subscription.progress(), false)));
                     }
                 }
-                () = sleep_until(self.next_bookmark) => {
-                    self.next_bookmark = Some(Instant::now() + BOOKMARK_PERIOD);
-                    return Some(Ok(bookmark(&self.kind, self.subscription.progress(), false)));
-                }
             }
         }
+    }
+}
+
+/// Waits for the timer; for ever without one.
+async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
+    match timer {
+        Some(timer) => timer.as_mut().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use super::mvcc::{Retention, Shared, State};
+use super::mvcc::{Moved, Retention, Shared, State};
 use super::{Change, Page, Query, Storage, StorageError, Subscription, Txn, TxnOutcome, shard_of};
 use crate::stored::Stored;
 
@@ -198,12 +198,14 @@ impl Writer {
         let written = if changes.iter().all(|c| c.is_empty()) { Ok(()) } else { self.write(&changes) };
         match written {
             Ok(()) => {
+                let mut moved = Moved::default();
                 let mut state = self.state.write();
-                plans.into_iter().for_each(|plan| state.apply(plan));
+                plans.into_iter().for_each(|plan| state.apply(plan, &mut moved));
                 drop(state);
                 for (reply, outcome) in replies {
                     let _ = reply.send(Ok(outcome));
                 }
+                moved.wake();
             }
             Err(error) => {
                 for (reply, _) in replies {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use async_trait::async_trait;
 
-use super::mvcc::{Retention, Shared, State};
+use super::mvcc::{Moved, Retention, Shared, State};
 use super::{Page, Query, Storage, StorageError, Subscription, Txn, TxnOutcome};
 use crate::stored::Stored;
 
@@ -54,7 +54,10 @@ impl Storage for MemoryStorage {
         match state.plan(&txn, revision, &BTreeMap::new()) {
             Ok(plan) => {
                 let written = plan.changes.iter().map(|c| c.value.clone()).collect();
-                state.apply(plan);
+                let mut moved = Moved::default();
+                state.apply(plan, &mut moved);
+                drop(state);
+                moved.wake();
                 Ok(TxnOutcome::Committed(written))
             }
             Err(refused) => Ok(refused),

@@ -58,6 +58,23 @@ pub(super) struct State {
     dropped: Option<Vec<Change>>,
 }
 
+/// Those who wait for what has been written.
+#[derive(Default)]
+#[must_use = "call `wake`"]
+pub(super) struct Moved(Vec<Arc<Notify>>);
+
+impl Moved {
+    fn add(&mut self, shard: &Arc<Notify>) {
+        if self.0.iter().all(|known| !Arc::ptr_eq(known, shard)) {
+            self.0.push(shard.clone());
+        }
+    }
+
+    pub(super) fn wake(self) {
+        self.0.iter().for_each(|shard| shard.notify_waiters());
+    }
+}
+
 /// Writes that have been decided upon but not made: what a transaction comes to.
 pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
@@ -155,8 +172,9 @@ impl State {
         self.values.get_key_value(key).map_or_else(|| key.into(), |(k, _)| k.clone())
     }
 
-    /// Makes the planned writes.
-    pub(super) fn apply(&mut self, plan: Plan) {
+    /// Makes the planned writes. Whoever waits for them is in `moved` afterwards, to be woken when the state is free for
+    /// them to read.
+    pub(super) fn apply(&mut self, plan: Plan, moved: &mut Moved) {
         for change in plan.changes {
             self.revision = self.revision.max(change.revision());
             if change.removed {
@@ -164,11 +182,11 @@ impl State {
             } else {
                 self.values.insert(change.key.clone(), change.value.clone());
             }
-            self.remember(change);
+            moved.add(self.remember(change));
         }
     }
 
-    fn remember(&mut self, change: Change) {
+    fn remember(&mut self, change: Change) -> &Arc<Notify> {
         let Self { shards, dropped, retention, .. } = self;
         let name = shard_of(&change.key);
         if !shards.contains_key(name) {
@@ -181,7 +199,7 @@ impl State {
             let up_to = shard.changes[shard.changes.len() - retention.changes - 1].revision();
             shard.forget(up_to, dropped);
         }
-        shard.moved.notify_waiters();
+        &shard.moved
     }
 
     fn forgotten(&self, shard: &str) -> u64 {
