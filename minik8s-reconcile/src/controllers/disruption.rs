@@ -199,7 +199,7 @@ fn controlling(owners: &Option<Vec<OwnerReference>>) -> Option<&OwnerReference> 
 
 /// The uid of what is scaled to have the pods of `owner`, and how many it wants.
 fn scale_of(caches: &Caches, namespace: &str, owner: &OwnerReference) -> Option<(String, i32)> {
-    let key = Key::new(namespace, &*owner.name);
+    let key = Key::new(namespace, &owner.name);
     fn found<K: Resource>(object: Option<Arc<K>>, owner: &OwnerReference) -> Option<Arc<K>> {
         object.filter(|o| o.meta().uid.as_deref() == Some(&owner.uid))
     }
@@ -209,7 +209,7 @@ fn scale_of(caches: &Caches, namespace: &str, owner: &OwnerReference) -> Option<
             let set = found(caches.of::<ReplicaSet>().get(&key), owner)?;
             match controlling(&set.metadata.owner_references) {
                 Some(above) if above.kind == "Deployment" => {
-                    let key = Key::new(namespace, &*above.name);
+                    let key = Key::new(namespace, &above.name);
                     let deployment = found(caches.of::<Deployment>().get(&key), above)?;
                     Some((above.uid.clone(), deployment.spec.replicas.unwrap_or(1)))
                 }

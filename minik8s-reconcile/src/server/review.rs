@@ -131,7 +131,6 @@ impl ApiServer {
             denied: decision.denied.then_some(true),
             evaluation_error: None,
             reason: Some(decision.reason).filter(|r| !r.is_empty()),
-            ..SubjectAccessReviewStatus::default()
         }
     }
 }
