@@ -42,6 +42,25 @@ pub(super) fn asked_by(payload: Payload, user: &User) -> Payload {
     }
 }
 
+/// Whether the condition says that the request was granted or refused.
+fn is_verdict(condition: &Value) -> bool {
+    condition["type"] == "Approved" || condition["type"] == "Denied"
+}
+
+/// Whoever signs does not decide: the verdict stays as it was in `old`.
+pub(super) fn keep_verdict(new: &mut Value, old: &Value) {
+    let conditions = |of: &Value| of.pointer("/status/conditions").and_then(Value::as_array).cloned();
+    let verdict = conditions(old).into_iter().flatten().filter(is_verdict);
+    let others = conditions(new).into_iter().flatten().filter(|c| !is_verdict(c));
+    let kept: Vec<Value> = verdict.chain(others).collect();
+    if !kept.is_empty() && !new["status"].is_object() {
+        new["status"] = json!({});
+    }
+    if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
+        status.insert("conditions".to_owned(), kept.into());
+    }
+}
+
 /// Dates the conditions that are new.
 pub(super) fn date_conditions(request: &mut dyn Object, now: jiff::Timestamp) {
     let now = Time(to_second(now));
