@@ -1,5 +1,7 @@
 //! Objects with their type erased, and the way back.
 
+mod duplicate;
+
 use std::any::Any;
 use std::fmt;
 
@@ -7,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+pub use duplicate::duplicates;
 
 /// A Rust type that is a Kubernetes kind: every struct of `k8s_openapi` with metadata and everything that
 /// `#[derive(CustomResource)]` makes.

@@ -9,6 +9,7 @@ pub mod custom;
 pub mod data;
 mod env;
 mod label_selector;
+pub mod network;
 pub mod pod;
 mod probe;
 mod resources;

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCause, StatusDetails};
 use minik8s_api::patch::apply::Conflicts;
-use minik8s_api::{FieldErrors, Kind};
+use minik8s_api::{FieldError, FieldErrors, Kind};
 
 /// Why a request failed, in the terms of the API
 /// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>).
@@ -15,6 +15,8 @@ pub struct ApiError {
     reason: &'static str,
     message: String,
     details: Option<Box<StatusDetails>>,
+    /// A token to go on listing with, all the same.
+    continue_: Option<Box<str>>,
 }
 
 macro_rules! reasons {
@@ -63,7 +65,7 @@ reasons! {
 impl ApiError {
     /// An error of any code and reason; prefer the named constructors.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continue_: None }
     }
 
     /// 404 for the object `name`.
@@ -90,25 +92,31 @@ impl ApiError {
 
     /// 422 with one cause for every field error.
     pub fn invalid(kind: &Kind, name: &str, errors: &FieldErrors) -> Self {
-        let message = format!("{} \"{name}\" is invalid: {errors}", subject(kind));
-        let mut error = Self::new(422, "Invalid", message).about(kind, name);
-        if let Some(details) = &mut error.details {
-            details.kind = Some(kind.kind.to_string());
-            details.causes = Some(causes(errors));
-        }
-        error
+        Self::invalid_object(&kind.group, &kind.kind, name, errors)
     }
 
-    /// 422 for parameters of a request; `options` is what Kubernetes calls them, such as `PatchOptions`.
+    /// 422 for the options of a request, such as `CreateOptions`, with one cause for every field error.
     pub fn invalid_options(options: &str, errors: &FieldErrors) -> Self {
-        let message = format!("{options}.meta.k8s.io \"\" is invalid: {errors}");
-        let details = StatusDetails {
-            group: Some("meta.k8s.io".to_owned()),
-            kind: Some(options.to_owned()),
-            causes: Some(causes(errors)),
-            ..StatusDetails::default()
+        Self::invalid_object("meta.k8s.io", options, "", errors)
+    }
+
+    fn invalid_object(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> Self {
+        let subject = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
+        let message = format!("{subject} \"{name}\" is invalid: {errors}");
+        let cause = |e: &FieldError| StatusCause {
+            field: Some(e.path.to_string()),
+            message: Some(e.body()),
+            reason: Some(e.fault.reason().to_owned()),
         };
-        Self { details: Some(Box::new(details)), ..Self::new(422, "Invalid", message) }
+        let mut error = Self::new(422, "Invalid", message);
+        error.details = Some(Box::new(StatusDetails {
+            group: Some(group.to_owned()).filter(|g| !g.is_empty()),
+            kind: Some(kind.to_owned()),
+            name: Some(name.to_owned()).filter(|n| !n.is_empty()),
+            causes: Some(errors.0.iter().map(cause).collect()),
+            ..StatusDetails::default()
+        }));
+        error
     }
 
     /// 409 for a configuration that would change what others own, with one cause for every such field.
@@ -203,6 +211,26 @@ impl ApiError {
         Self::new(504, "Timeout", message)
     }
 
+    /// The same error, with a token to go on listing with.
+    #[must_use]
+    pub fn with_continue(mut self, token: String) -> Self {
+        self.continue_ = Some(token.into_boxed_str());
+        self
+    }
+
+    /// The same error, after which to try again in that many seconds.
+    #[must_use]
+    pub fn with_retry_after(mut self, seconds: i32) -> Self {
+        self.details.get_or_insert_default().retry_after_seconds = Some(seconds);
+        self
+    }
+
+    /// A token to go on listing with after [`Self::is_expired`]: what comes shows a later revision than the pages
+    /// before.
+    pub fn continue_token(&self) -> Option<&str> {
+        self.continue_.as_deref()
+    }
+
     fn about(mut self, kind: &Kind, name: &str) -> Self {
         self.details = Some(Box::new(StatusDetails {
             group: (!kind.group.is_empty()).then(|| kind.group.to_string()),
@@ -234,7 +262,10 @@ impl ApiError {
             code: Some(self.code.into()),
             details: self.details.as_deref().cloned(),
             message: Some(self.message.clone()),
-            metadata: ListMeta::default(),
+            metadata: ListMeta {
+                continue_: self.continue_.as_deref().map(ToOwned::to_owned),
+                ..ListMeta::default()
+            },
             reason: (!self.reason.is_empty()).then(|| self.reason.to_owned()),
             status: Some("Failure".to_owned()),
         }
@@ -247,21 +278,7 @@ impl ApiError {
             reason: intern(status.reason.as_deref().unwrap_or_default()),
             message: status.message.unwrap_or_else(|| "unknown error".to_owned()),
             details: status.details.map(Box::new),
+            continue_: status.metadata.continue_.map(String::into_boxed_str),
         }
     }
-}
-
-/// One cause for every field error.
-fn causes(errors: &FieldErrors) -> Vec<StatusCause> {
-    let cause = |e: &minik8s_api::FieldError| StatusCause {
-        field: Some(e.path.to_string()),
-        message: Some(e.body()),
-        reason: Some(e.fault.reason().to_owned()),
-    };
-    errors.0.iter().map(cause).collect()
-}
-
-/// `Pod` or `Deployment.apps`.
-fn subject(kind: &Kind) -> String {
-    if kind.group.is_empty() { kind.kind.to_string() } else { format!("{}.{}", kind.kind, kind.group) }
 }

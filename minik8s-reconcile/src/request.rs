@@ -142,8 +142,10 @@ impl ListParams {
 /// How a list reads its `resourceVersion`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VersionMatch {
-    /// Unset: at least that recent.
+    /// At least that recent; but with a limit, the state at just that revision.
     #[default]
+    Unset,
+    /// At least that recent.
     NotOlderThan,
     /// The state at just that revision.
     Exact,

@@ -278,7 +278,10 @@ impl From<StorageError> for ApiError {
                 Self::expired(format!("too old resource version: {requested} ({oldest})"))
             }
             StorageError::Future { requested, current } => {
+                // Go's clients look for this cause.
                 Self::timeout(format!("Too large resource version: {requested}, current: {current}"))
+                    .with_cause("ResourceVersionTooLarge", "Too large resource version")
+                    .with_retry_after(1)
             }
             StorageError::Full(_) => Self::new(507, "InsufficientStorage", error.to_string()),
             StorageError::Corrupt(_) => Self::internal(error),

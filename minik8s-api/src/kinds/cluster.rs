@@ -69,7 +69,11 @@ pub(super) fn kinds() -> Vec<Kind> {
             .selectable("spec.signerName", |c| c.spec.signer_name.clone())
             .schema()
             .build(),
-        Kind::of::<Lease>().table(table::lease_columns(), table::lease).schema().build(),
+        Kind::of::<Lease>()
+            .validate(validate::lease)
+            .table(table::lease_columns(), table::lease)
+            .schema()
+            .build(),
         Kind::of::<PriorityClass>()
             .defaults(default::priority_class)
             .validate(validate::priority_class)

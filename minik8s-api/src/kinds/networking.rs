@@ -6,10 +6,12 @@ use k8s_openapi::api::networking::v1::{IPAddress, Ingress, IngressClass, Network
 use crate::default::network;
 use crate::kind::Kind;
 use crate::table::network as table;
+use crate::validate::network as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<Ingress>()
+            .validate(validate::ingress)
             .table(table::ingress_columns(), table::ingress)
             .short_names(&["ing"])
             .status()
@@ -23,6 +25,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .build(),
         Kind::of::<NetworkPolicy>()
             .defaults(network::policy)
+            .validate(validate::policy)
             .table(table::policy_columns(), table::policy)
             .short_names(&["netpol"])
             .generation(true)
@@ -42,6 +45,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .build(),
         Kind::of::<EndpointSlice>()
             .defaults(network::slice)
+            .validate(validate::slice)
+            .validate_update(validate::slice_update)
             .table(table::slice_columns(), table::slice)
             .generation(true)
             .schema()

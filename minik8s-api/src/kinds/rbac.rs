@@ -9,7 +9,11 @@ use crate::validate::cluster as validate;
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
-        Kind::of::<Role>().table(table::role_columns(), table::role).schema().build(),
+        Kind::of::<Role>()
+            .validate(validate::role)
+            .table(table::role_columns(), table::role)
+            .schema()
+            .build(),
         Kind::of::<RoleBinding>()
             .defaults(default::role_binding)
             .validate(validate::role_binding)
@@ -17,7 +21,11 @@ pub(super) fn kinds() -> Vec<Kind> {
             .table(table::binding_columns(), table::role_binding)
             .schema()
             .build(),
-        Kind::of::<ClusterRole>().table(table::role_columns(), table::cluster_role).schema().build(),
+        Kind::of::<ClusterRole>()
+            .validate(validate::cluster_role)
+            .table(table::role_columns(), table::cluster_role)
+            .schema()
+            .build(),
         Kind::of::<ClusterRoleBinding>()
             .defaults(default::cluster_role_binding)
             .validate(validate::cluster_role_binding)

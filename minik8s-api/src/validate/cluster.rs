@@ -1,10 +1,13 @@
 //! Autoscalers, disruption budgets, bindings, classes and claims.
 
 use k8s_openapi::api::autoscaling::{v1, v2};
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
+};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::api::storage::v1::StorageClass;
 
@@ -343,5 +346,57 @@ pub fn runtime_class_update(new: &RuntimeClass, old: &RuntimeClass) -> FieldErro
     if new.handler != old.handler {
         errors.invalid(FieldPath::new("handler"), &new.handler, super::IMMUTABLE);
     }
+    errors
+}
+
+/// What is wrong with a Role.
+pub fn role(role: &Role) -> FieldErrors {
+    rules(role.rules.as_deref(), true)
+}
+
+/// What is wrong with a ClusterRole.
+pub fn cluster_role(role: &ClusterRole) -> FieldErrors {
+    rules(role.rules.as_deref(), false)
+}
+
+fn rules(rules: Option<&[PolicyRule]>, namespaced: bool) -> FieldErrors {
+    let mut errors = FieldErrors::new();
+    let none = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
+    for (index, rule) in rules.into_iter().flatten().enumerate() {
+        let path = FieldPath::new("rules").index(index);
+        if rule.verbs.is_empty() {
+            errors.required(path.child("verbs"), "verbs must contain at least one value");
+        }
+        if !none(&rule.non_resource_urls) {
+            let field = path.child("nonResourceURLs");
+            if namespaced {
+                let why = "namespaced rules cannot apply to non-resource URLs";
+                errors.invalid(field.clone(), &rule.non_resource_urls, why);
+            }
+            if ![&rule.api_groups, &rule.resources, &rule.resource_names].into_iter().all(none) {
+                let why = "rules cannot apply to both regular resources and non-resource URLs";
+                errors.invalid(field, &rule.non_resource_urls, why);
+            }
+            continue;
+        }
+        if none(&rule.api_groups) {
+            errors.required(path.child("apiGroups"), "resource rules must supply at least one api group");
+        }
+        if none(&rule.resources) {
+            errors.required(path.child("resources"), "resource rules must supply at least one resource");
+        }
+    }
+    errors
+}
+
+/// What is wrong with a Lease.
+pub fn lease(lease: &Lease) -> FieldErrors {
+    let mut errors = FieldErrors::new();
+    let path = FieldPath::new("spec");
+    let Some(spec) = &lease.spec else { return errors };
+    if let Some(seconds) = spec.lease_duration_seconds.filter(|&s| s <= 0) {
+        errors.invalid(path.child("leaseDurationSeconds"), seconds, "must be greater than 0");
+    }
+    super::not_negative(&mut errors, path.child("leaseTransitions"), spec.lease_transitions);
     errors
 }

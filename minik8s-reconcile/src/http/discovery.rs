@@ -184,6 +184,11 @@ pub(super) fn resource(kind: &Kind) -> Vec<Value> {
             "name": format!("{}/{subresource}", kind.plural), "singularName": "",
             "namespaced": kind.namespaced, "kind": kind.kind,
         });
+        let proxied = match kind.kind.as_ref() {
+            "Pod" => "PodProxyOptions",
+            "Service" => "ServiceProxyOptions",
+            _ => "NodeProxyOptions",
+        };
         let (kind_name, group, version, verbs): (&str, &str, &str, &[&str]) = match subresource.as_ref() {
             "scale" => ("Scale", "autoscaling", "v1", &["get", "patch", "update"]),
             "eviction" => ("Eviction", "policy", "v1", &["create"]),
@@ -191,7 +196,7 @@ pub(super) fn resource(kind: &Kind) -> Vec<Value> {
             "exec" => ("PodExecOptions", "", "", &["create", "get"]),
             "attach" => ("PodAttachOptions", "", "", &["create", "get"]),
             "portforward" => ("PodPortForwardOptions", "", "", &["create", "get"]),
-            "proxy" => ("NodeProxyOptions", "", "", &["create", "delete", "get", "patch", "update"]),
+            "proxy" => (proxied, "", "", &["create", "delete", "get", "patch", "update"]),
             "token" => ("TokenRequest", "authentication.k8s.io", "v1", &["create"]),
             "finalize" => (&kind.kind, "", "", &["update"]),
             "log" => (&kind.kind, "", "", &["get"]),

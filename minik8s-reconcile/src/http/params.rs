@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use minik8s_api::{FieldErrors, FieldPath, Kind};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -55,66 +56,130 @@ impl Query {
         self.get(name).unwrap_or_default().to_owned()
     }
 
-    fn dry_run(&self) -> Result<bool, ApiError> {
-        match self.get("dryRun") {
-            None => Ok(false),
-            Some("All") => Ok(true),
-            Some(other) => Err(ApiError::bad_request(format!(
-                "dryRun: Unsupported value: \"{other}\": supported values: \"All\""
-            ))),
+    /// Whether nothing is to be changed; complains in `errors`.
+    fn dry_run(&self, errors: &mut FieldErrors) -> bool {
+        dry_run(self.all("dryRun").filter(|v| !v.is_empty()).map(ToOwned::to_owned).collect(), errors)
+    }
+
+    /// A resourceVersion, which is a number here, whatever clients are to think of it.
+    fn version(&self) -> Result<Option<u64>, &str> {
+        match self.get("resourceVersion") {
+            None => Ok(None),
+            Some(text) => text.parse().map(Some).map_err(|_| text),
         }
     }
 
+    /// The resourceVersion of a GET of one object.
+    pub(super) fn read_version(&self) -> Result<Option<u64>, ApiError> {
+        self.version().map_err(|text| ApiError::bad_request(not_a_version(text)))
+    }
+
     pub(super) fn list(&self) -> Result<ListParams, ApiError> {
-        let version_match = match self.get("resourceVersionMatch") {
-            None | Some("NotOlderThan") => VersionMatch::NotOlderThan,
-            Some("Exact") => VersionMatch::Exact,
-            Some(other) => {
-                return Err(ApiError::bad_request(format!(
-                    "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \
-                     \"NotOlderThan\""
-                )));
+        let mut errors = FieldErrors::new();
+        let version_match = self.get("resourceVersionMatch");
+        let path = || FieldPath::new("resourceVersionMatch");
+        if let Some(text) = version_match {
+            if self.get("resourceVersion").is_none() {
+                let why = "resourceVersionMatch is forbidden unless resourceVersion is provided";
+                errors.forbidden(path(), why);
             }
-        };
+            if self.get("continue").is_some() {
+                let why = "resourceVersionMatch is forbidden when continue is provided";
+                errors.forbidden(path(), why);
+            }
+            match text {
+                "Exact" if self.get("resourceVersion") == Some("0") => {
+                    let why = "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"";
+                    errors.forbidden(path(), why);
+                }
+                "Exact" | "NotOlderThan" => {}
+                other => errors.not_supported(path(), other, &["Exact", "NotOlderThan", ""]),
+            }
+        }
+        if self.get("sendInitialEvents").is_some() {
+            errors.forbidden(FieldPath::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+        }
+        valid("ListOptions", &errors)?;
         Ok(ListParams {
             label_selector: self.text("labelSelector"),
             field_selector: self.text("fieldSelector"),
-            limit: self.number("limit")?.unwrap_or(0),
+            limit: self.limit()?,
             continue_: self.text("continue"),
-            resource_version: self.number("resourceVersion")?,
-            version_match,
+            resource_version: self.version().map_err(|text| ApiError::bad_request(not_a_version(text)))?,
+            version_match: match version_match {
+                Some("Exact") => VersionMatch::Exact,
+                Some("NotOlderThan") => VersionMatch::NotOlderThan,
+                _ => VersionMatch::Unset,
+            },
         })
     }
 
-    pub(super) fn watch(&self) -> Result<WatchParams, ApiError> {
+    /// At most how many; fewer than none is no limit.
+    fn limit(&self) -> Result<u32, ApiError> {
+        let limit: i64 = self.number("limit")?.unwrap_or(0);
+        Ok(u32::try_from(limit.max(0)).unwrap_or(u32::MAX))
+    }
+
+    /// Parameters of a watch of objects of `kind`.
+    pub(super) fn watch(&self, kind: &Kind) -> Result<WatchParams, ApiError> {
+        let mut errors = FieldErrors::new();
+        let version_match = self.get("resourceVersionMatch");
+        let asks = self.get("sendInitialEvents").is_some();
+        let path = || FieldPath::new("resourceVersionMatch");
+        if asks && version_match != Some("NotOlderThan") {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            errors.forbidden(path(), why);
+        }
+        if let Some(text) = version_match {
+            if !asks {
+                let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+                errors.forbidden(path(), why);
+            }
+            if text != "NotOlderThan" {
+                errors.not_supported(path(), text, &["NotOlderThan"]);
+            }
+            if self.get("continue").is_some() {
+                let why = "resourceVersionMatch is forbidden when continue is provided";
+                errors.forbidden(path(), why);
+            }
+        }
+        valid("ListOptions", &errors)?;
+        let resource_version = self.version().map_err(|text| {
+            let mut errors = FieldErrors::new();
+            errors.invalid(FieldPath::new("resourceVersion"), text, "must be a number");
+            ApiError::invalid(kind, "", &errors)
+        })?;
+        let seconds: Option<i64> = self.number("timeoutSeconds")?;
         Ok(WatchParams {
             label_selector: self.text("labelSelector"),
             field_selector: self.text("fieldSelector"),
-            resource_version: self.number("resourceVersion")?,
+            resource_version,
             bookmarks: self.flag("allowWatchBookmarks")?,
             send_initial_events: self.flag("sendInitialEvents")?,
-            timeout_s: self.number("timeoutSeconds")?,
+            timeout_s: seconds.filter(|s| *s > 0).map(|s| u32::try_from(s).unwrap_or(u32::MAX)),
         })
     }
 
-    /// Parameters of a write. A program that does not say who it is goes by its `user_agent`.
-    pub(super) fn write(&self, user_agent: &str) -> Result<WriteParams, ApiError> {
+    /// Parameters of a write, called `options` when something is wrong with them: `CreateOptions`, ….
+    pub(super) fn write(&self, user_agent: &str, options: &str) -> Result<WriteParams, ApiError> {
+        let mut errors = FieldErrors::new();
         let field_validation = match self.get("fieldValidation") {
             None | Some("Warn") => FieldValidation::Warn,
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(other) => {
-                return Err(ApiError::bad_request(format!(
-                    "fieldValidation: Unsupported value: \"{other}\": supported values: \"Ignore\", \"Warn\", \
-                     \"Strict\""
-                )));
+                let path = FieldPath::new("fieldValidation");
+                errors.not_supported(path, other, &["", "Ignore", "Strict", "Warn"]);
+                FieldValidation::default()
             }
         };
+        let dry_run = self.dry_run(&mut errors);
+        valid(options, &errors)?;
         let field_manager = match self.get("fieldManager") {
             Some(name) => name.to_owned(),
             None => manager_of(user_agent),
         };
-        Ok(WriteParams { field_manager, dry_run: self.dry_run()?, field_validation })
+        Ok(WriteParams { field_manager, dry_run, field_validation })
     }
 
     /// Parameters of a DELETE; what the body says, as JSON, comes before what the query says.
@@ -124,8 +189,14 @@ impl Query {
             false => serde_json::from_slice(body)
                 .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?,
         };
+        let mut errors = FieldErrors::new();
         let policy =
             options.propagation_policy.or_else(|| self.get("propagationPolicy").map(ToOwned::to_owned));
+        let path = FieldPath::new("propagationPolicy");
+        if policy.is_some() && options.orphan_dependents.is_some() {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.invalid(path.clone(), &policy, why);
+        }
         let propagation = match policy.as_deref() {
             None if options.orphan_dependents == Some(true) => Some(Propagation::Orphan),
             None => None,
@@ -133,12 +204,12 @@ impl Query {
             Some("Foreground") => Some(Propagation::Foreground),
             Some("Orphan") => Some(Propagation::Orphan),
             Some(other) => {
-                return Err(ApiError::bad_request(format!(
-                    "propagationPolicy: Unsupported value: \"{other}\": supported values: \"Background\", \
-                     \"Foreground\", \"Orphan\""
-                )));
+                errors.not_supported(path, other, &["Background", "Foreground", "Orphan", "nil"]);
+                None
             }
         };
+        let dry_run = dry_run(options.dry_run.unwrap_or_default(), &mut errors) | self.dry_run(&mut errors);
+        valid("DeleteOptions", &errors)?;
         let preconditions = options.preconditions.unwrap_or_default();
         let resource_version = match preconditions.resource_version {
             None => None,
@@ -156,7 +227,7 @@ impl Query {
             propagation,
             uid: preconditions.uid,
             resource_version,
-            dry_run: options.dry_run.iter().flatten().any(|d| d == "All") || self.dry_run()?,
+            dry_run,
         })
     }
 }
@@ -170,6 +241,22 @@ fn manager_of(user_agent: &str) -> String {
         name.pop();
     }
     name
+}
+
+/// Whether these values of `dryRun` ask for one.
+fn dry_run(values: Vec<String>, errors: &mut FieldErrors) -> bool {
+    if values.iter().any(|v| v != "All") {
+        errors.not_supported(FieldPath::new("dryRun"), &values, &["All"]);
+    }
+    !values.is_empty()
+}
+
+fn valid(options: &str, errors: &FieldErrors) -> Result<(), ApiError> {
+    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid_options(options, errors)) }
+}
+
+fn not_a_version(text: &str) -> String {
+    format!("invalid resource version: resourceVersion: Invalid value: \"{text}\": must be a number")
 }
 
 /// The body of a DELETE; clients send it without `kind`, too.
@@ -189,3 +276,6 @@ struct Preconditions {
     uid: Option<String>,
     resource_version: Option<String>,
 }
+
+#[cfg(test)]
+mod tests;

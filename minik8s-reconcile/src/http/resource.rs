@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use minik8s_api::{Kind, protobuf};
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use crate::request::{
     ApiRequest, ApiResponse, EventType, ObjectList, Operation, Patch, PatchFormat, Payload, ResponseBody,
     User, WatchEvent, WatchStream,
 };
+use crate::storage::StorageError;
 
 /// A watch over HTTP ends after that long if the client does not say, so that its connection is renewed.
 const WATCH_TIMEOUT: Duration = Duration::from_secs(30 * 60);
@@ -73,14 +74,33 @@ impl Frontend {
         let collection = place.name.is_none();
         let operation = match parts.method {
             Method::GET if collection && query.flag("watch")? => {
-                let mut params = query.watch()?;
+                let mut params = query.watch(&kind)?;
                 params.timeout_s.get_or_insert(WATCH_TIMEOUT.as_secs() as u32);
+                let refuses = query.get("sendInitialEvents").is_some() && !params.send_initial_events;
+                if refuses && params.resource_version.unwrap_or(0) == 0 {
+                    params.resource_version = Some(self.server.storage().revision().await?);
+                }
                 Operation::Watch(params)
             }
             Method::GET if collection => Operation::List(query.list()?),
-            Method::GET => Operation::Get,
-            Method::POST => Operation::Create(payload(&parts.headers, body).await?, query.write(agent)?),
-            Method::PUT => Operation::Update(payload(&parts.headers, body).await?, query.write(agent)?),
+            Method::GET => {
+                // What is read is the newest there is: recent enough for every revision that has come.
+                if let Some(requested) = query.read_version()? {
+                    let current = self.server.storage().revision().await?;
+                    if requested > current {
+                        return Err(StorageError::Future { requested, current }.into());
+                    }
+                }
+                Operation::Get
+            }
+            Method::POST => {
+                let params = query.write(agent, "CreateOptions")?;
+                Operation::Create(payload(&parts.headers, body).await?, params)
+            }
+            Method::PUT => {
+                let params = query.write(agent, "UpdateOptions")?;
+                Operation::Update(payload(&parts.headers, body).await?, params)
+            }
             Method::PATCH => {
                 let format = negotiate::patch_format(&parts.headers)?;
                 let body = body::read(body).await?;
@@ -89,7 +109,7 @@ impl Frontend {
                 // Kubernetes refuses `force=false` too.
                 let patch = Patch { format, body, force: force || (!apply && query.has("force")) };
                 // Who applies has to say who it is.
-                Operation::Patch(patch, query.write(if apply { "" } else { agent })?)
+                Operation::Patch(patch, query.write(if apply { "" } else { agent }, "PatchOptions")?)
             }
             Method::DELETE => {
                 let params = query.delete(&options(&parts.headers, body).await?)?;
@@ -153,11 +173,15 @@ impl Frontend {
             Encoding::Yaml => super::respond_with(code, "application/yaml", to_yaml(&bytes)?),
         };
         for warning in &response.warnings {
-            let text: String = warning
-                .chars()
-                .map(|c| if c == '"' || c == '\\' || c.is_control() { '\'' } else { c })
-                .collect();
-            if let Ok(value) = format!("299 - \"{text}\"").parse() {
+            let mut text = String::with_capacity(warning.len() + 8);
+            for c in warning.chars() {
+                match c {
+                    '"' | '\\' => text.extend(['\\', c]),
+                    c if c.is_control() => text.push(' '),
+                    c => text.push(c),
+                }
+            }
+            if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
                 response_out.headers_mut().append(header::WARNING, value);
             }
         }

@@ -164,6 +164,42 @@ async fn a_misspelt_field_is_named() {
 }
 
 #[tokio::test]
+async fn a_field_that_stands_twice_is_named() {
+    let frontend = frontend().await;
+    let body = r#"{"metadata":{"name":"a"},"data":{"k":"1","k":"2"},"dat":{}}"#;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let request = Request::post(path).body(Full::new(Bytes::from(body))).expect("a request");
+    let (parts, made) = frontend.handle(request).await.into_parts();
+    let made: Value =
+        serde_json::from_slice(&made.collect().await.expect("a body").to_bytes()).expect("JSON");
+    assert_eq!(made["data"]["k"], "2", "the last one counts");
+    let warnings: Vec<_> = parts.headers.get_all(header::WARNING).iter().collect();
+    assert_eq!(warnings, [r#"299 - "duplicate field \"data.k\"""#, r#"299 - "unknown field \"dat\"""#]);
+    let strict = format!("{path}?fieldValidation=Strict");
+    let (status, error) = send(&frontend, "POST", &strict, "application/json", body).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        error["message"],
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: duplicate field \
+         \"data.k\", unknown field \"dat\""
+    );
+}
+
+#[tokio::test]
+async fn a_read_is_as_recent_as_it_is_asked_to_be() {
+    let frontend = frontend().await;
+    let path = "/api/v1/namespaces/default";
+    for (query, code) in [
+        ("resourceVersion=0", 200),
+        ("resourceVersion=1", 200),
+        ("resourceVersion=999999", 504),
+        ("resourceVersion=x", 400),
+    ] {
+        assert_eq!(get(&frontend, &format!("{path}?{query}")).await.0.as_u16(), code, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn tables_are_ready_to_print() {
     let frontend = frontend().await;
     let config = json!({ "metadata": { "name": "a" }, "data": { "x": "1", "y": "2" } });

@@ -15,14 +15,17 @@ pub(super) fn is_request(kind: &Kind) -> bool {
 
 /// The request, with `user` as the one who asks.
 pub(super) fn asked_by(payload: Payload, user: &User) -> Payload {
+    let uid = Some(user.uid.to_string()).filter(|u| !u.is_empty());
+    let groups = Some(user.groups.to_vec()).filter(|g| !g.is_empty());
+    let extra = Some((*user.extra).clone()).filter(|e| !e.is_empty());
     match payload {
         Payload::Json(json) => match serde_json::from_slice::<Value>(&json) {
             Ok(mut value) if value["spec"].is_object() => {
                 let spec = &mut value["spec"];
                 spec["username"] = json!(&*user.name);
-                spec["uid"] = json!(&*user.uid);
-                spec["groups"] = json!(&*user.groups);
-                spec["extra"] = json!(&*user.extra);
+                spec["uid"] = json!(uid);
+                spec["groups"] = json!(groups);
+                spec["extra"] = json!(extra);
                 Payload::Json(value.to_string().into())
             }
             // Whoever decodes it will say what is wrong.
@@ -30,13 +33,31 @@ pub(super) fn asked_by(payload: Payload, user: &User) -> Payload {
         },
         Payload::Typed(mut object) => {
             if let Some(request) = object.downcast_mut::<CertificateSigningRequest>() {
-                request.spec.username = Some(user.name.to_string());
-                request.spec.uid = Some(user.uid.to_string());
-                request.spec.groups = Some(user.groups.to_vec());
-                request.spec.extra = Some((*user.extra).clone());
+                let spec = &mut request.spec;
+                spec.username = Some(user.name.to_string());
+                (spec.uid, spec.groups, spec.extra) = (uid, groups, extra);
             }
             Payload::Typed(object)
         }
+    }
+}
+
+/// Whether the condition says that the request was granted or refused.
+fn is_verdict(condition: &Value) -> bool {
+    condition["type"] == "Approved" || condition["type"] == "Denied"
+}
+
+/// Whoever signs does not decide: the verdict stays as it was in `old`.
+pub(super) fn keep_verdict(new: &mut Value, old: &Value) {
+    let conditions = |of: &Value| of.pointer("/status/conditions").and_then(Value::as_array).cloned();
+    let verdict = conditions(old).into_iter().flatten().filter(is_verdict);
+    let others = conditions(new).into_iter().flatten().filter(|c| !is_verdict(c));
+    let kept: Vec<Value> = verdict.chain(others).collect();
+    if !kept.is_empty() && !new["status"].is_object() {
+        new["status"] = json!({});
+    }
+    if let Some(status) = new.get_mut("status").and_then(Value::as_object_mut) {
+        status.insert("conditions".to_owned(), kept.into());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Objects to storage values and back.
 
+use minik8s_api::object::duplicates;
 use minik8s_api::{DecodeError, Decoded, Kind, Object};
 
 use crate::error::ApiError;
@@ -35,7 +36,13 @@ pub(super) fn read(
         Payload::Typed(object) => Ok(object),
         Payload::Json(json) => {
             check_type(kind, &json)?;
-            checked(kind, kind.decode(&json), validation, warnings)
+            let decoded = kind.decode(&json).map_err(|e| malformed(kind, &e))?;
+            if validation != FieldValidation::Ignore {
+                let twice = duplicates(&json).into_iter().map(|path| format!("duplicate field \"{path}\""));
+                let unknown = decoded.unknown.iter().map(|path| format!("unknown field \"{path}\""));
+                complain(kind, twice.chain(unknown).collect(), validation, warnings)?;
+            }
+            Ok(decoded.object)
         }
     }
 }
@@ -48,24 +55,32 @@ pub(super) fn checked(
     warnings: &mut Vec<String>,
 ) -> Result<Box<dyn Object>, ApiError> {
     let decoded = decoded.map_err(|e| malformed(kind, &e))?;
-    if !decoded.unknown.is_empty() {
-        let words = decoded.unknown.iter().map(|path| format!("unknown field \"{path}\""));
-        match validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => warnings.extend(words),
-            FieldValidation::Strict => {
-                let list: Vec<_> = words.collect();
-                return Err(ApiError::bad_request(format!(
-                    "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
-                    kind.kind,
-                    kind.version,
-                    kind.kind,
-                    list.join(", ")
-                )));
-            }
-        }
-    }
+    let unknown = decoded.unknown.iter().map(|path| format!("unknown field \"{path}\""));
+    complain(kind, unknown.collect(), validation, warnings)?;
     Ok(decoded.object)
+}
+
+/// Says what is odd about an object as the request wants it said.
+fn complain(
+    kind: &Kind,
+    complaints: Vec<String>,
+    validation: FieldValidation,
+    warnings: &mut Vec<String>,
+) -> Result<(), ApiError> {
+    match validation {
+        FieldValidation::Strict if !complaints.is_empty() => Err(ApiError::bad_request(format!(
+            "{} in version \"{}\" cannot be handled as a {}: strict decoding error: {}",
+            kind.kind,
+            kind.version,
+            kind.kind,
+            complaints.join(", ")
+        ))),
+        FieldValidation::Warn => {
+            warnings.extend(complaints);
+            Ok(())
+        }
+        FieldValidation::Strict | FieldValidation::Ignore => Ok(()),
+    }
 }
 
 fn malformed(kind: &Kind, error: &DecodeError) -> ApiError {

@@ -52,11 +52,15 @@ impl Filter {
     }
 }
 
+/// The revision of a token that takes what there is now.
+const ANY_REVISION: i64 = -1;
+
 /// Where a list goes on: opaque to clients.
 #[derive(Serialize, Deserialize)]
 struct ContinueToken {
+    /// [`ANY_REVISION`] for whatever there is now.
     #[serde(rename = "rv")]
-    revision: u64,
+    revision: i64,
     /// The last key of the page before.
     #[serde(rename = "start")]
     after: String,
@@ -99,7 +103,11 @@ impl ApiServer {
                     ));
                 }
                 (VersionMatch::Exact, Some(revision)) => query.at = Some(revision),
-                (VersionMatch::NotOlderThan, Some(revision)) => {
+                // As it was before one could say what is meant.
+                (VersionMatch::Unset, Some(revision)) if revision > 0 && params.limit > 0 => {
+                    query.at = Some(revision);
+                }
+                (VersionMatch::NotOlderThan | VersionMatch::Unset, Some(revision)) => {
                     let current = self.storage.revision().await?;
                     if revision > current {
                         return Err(
@@ -107,14 +115,20 @@ impl ApiServer {
                         );
                     }
                 }
-                (VersionMatch::NotOlderThan, None) => {}
+                (VersionMatch::NotOlderThan | VersionMatch::Unset, None) => {}
             }
         } else {
             let token = ContinueToken::decode(&params.continue_)?;
             if !token.after.starts_with(&query.prefix) {
                 return Err(ApiError::bad_request("continue key is not valid for this collection"));
             }
-            query.at = Some(token.revision);
+            if params.resource_version.is_some_and(|v| v > 0) {
+                return Err(ApiError::bad_request(
+                    "specifying resource version is not allowed when using continue",
+                ));
+            }
+            // A token that is to go on in spite of everything has no revision.
+            query.at = u64::try_from(token.revision).ok();
             query.after = Some(token.after);
         }
         // A filter may pass few of many, so only an unfiltered page can be cut by the storage.
@@ -122,10 +136,17 @@ impl ApiServer {
             query.limit = params.limit as usize;
         }
         let page = self.storage.list(&query).await.map_err(|e| match ApiError::from(e) {
-            e if e.is_expired() && !params.continue_.is_empty() => ApiError::expired(
-                "The provided continue parameter is too old to display a consistent list result. You must start a \
-                 new list without the continue parameter.",
-            ),
+            e if e.is_expired() && !params.continue_.is_empty() => {
+                let after = query.after.clone().unwrap_or_default();
+                ApiError::expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start \
+                     a new list without the continue parameter, or use the continue token in this response to \
+                     retrieve the remainder of the results. Continuing with the provided token results in an \
+                     inconsistent list - objects that were created, modified, or deleted between the time the \
+                     first chunk was returned and now may show up in the list.",
+                )
+                .with_continue(ContinueToken { revision: ANY_REVISION, after }.encode())
+            }
             e => e,
         })?;
         let limit = if params.limit == 0 { usize::MAX } else { params.limit as usize };
@@ -149,9 +170,13 @@ impl ApiServer {
             list.items.push(object);
         }
         if let (true, Some(after)) = (more, last) {
-            list.continue_ = ContinueToken { revision: page.revision, after: after.to_string() }.encode();
+            let revision = i64::try_from(page.revision).unwrap_or(i64::MAX);
+            list.continue_ = ContinueToken { revision, after: after.to_string() }.encode();
             list.remaining = filter.is_everything().then_some(page.remaining);
         }
         Ok(ResponseBody::List(list).into())
     }
 }
+
+#[cfg(test)]
+mod tests;

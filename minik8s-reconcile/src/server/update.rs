@@ -76,6 +76,9 @@ impl Part {
             Self::Status => {
                 let mut confined = old.clone();
                 replace(&mut confined, "status", new.get("status"));
+                if certificate::is_request(kind) {
+                    certificate::keep_verdict(&mut confined, old);
+                }
                 // Controllers keep notes about a status in its object's annotations and labels.
                 replace(&mut confined, "metadata", new.get("metadata"));
                 confined

@@ -77,6 +77,12 @@ pub(super) async fn more(scene: Scene) -> anyhow::Result<()> {
     .await?;
     let data = kubectl(&["get", "configmap", "settings", "-o", "jsonpath={.data.a}{.data.c}"]).await?;
     ensure!(data == "bd", "{data}");
+    ensure!(kubectl(&["auth", "can-i", "create", "pods"]).await? == "yes\n");
+    kubectl(&["create", "deployment", "web", "--image=localhost/busybox:1", "--replicas=0"]).await?;
+    kubectl(&["scale", "deployment", "web", "--replicas=2"]).await?;
+    let replicas = kubectl(&["get", "deployment", "web", "-o", "jsonpath={.spec.replicas}"]).await?;
+    ensure!(replicas == "2", "{replicas}");
+    kubectl(&["delete", "deployment", "web"]).await?;
     let events = kubectl(&["get", "events", "--field-selector", "involvedObject.name=made"]).await?;
     ensure!(events.contains("Scheduled") && events.contains("Started"), "{events}");
     kubectl(&["delete", "pod", "made", "--now"]).await?;

@@ -1,11 +1,12 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::authorization::v1::SubjectRulesReviewStatus;
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::ApiServer;
 use crate::error::ApiError;
-use crate::request::{ApiRequest, ListParams, Operation, Payload, ResponseBody, User, WriteParams};
+use crate::request::{ApiRequest, ListParams, Operation, Patch, Payload, ResponseBody, User, WriteParams};
 use crate::server::authorizer::{Action, AlwaysAllow, Authorizer, Decision};
 use crate::storage::memory::MemoryStorage;
 
@@ -149,7 +150,7 @@ async fn certificates_are_asked_for_and_approved() {
     let request = ApiRequest {
         name: Some("a".to_owned()),
         subresource: Some("approval".to_owned()),
-        ..server.client().request(kind, None, operation)
+        ..server.client().request(kind.clone(), None, operation)
     };
     let ResponseBody::Object { object, .. } = server.handle(request).await.expect("approved").body else {
         panic!("an object")
@@ -158,4 +159,46 @@ async fn certificates_are_asked_for_and_approved() {
     assert_eq!(now["spec"], made["spec"], "an approval changes no request");
     assert_eq!(now["status"].get("certificate"), None, "nor does it sign");
     assert!(now["status"]["conditions"][0]["lastTransitionTime"].is_string(), "{now}");
+    let signed = json!({ "status": {
+        "certificate": "AAAA", "conditions": [{ "type": "Denied", "status": "True", "reason": "me" }],
+    } });
+    let operation = Operation::Patch(Patch::merge(&signed), WriteParams::default());
+    let request = ApiRequest {
+        name: Some("a".to_owned()),
+        subresource: Some("status".to_owned()),
+        ..server.client().request(kind, None, operation)
+    };
+    let ResponseBody::Object { object, .. } = server.handle(request).await.expect("signed").body else {
+        panic!("an object")
+    };
+    let now: Value = serde_json::from_slice(object.json()).expect("JSON");
+    assert_eq!(now["status"]["certificate"], "AAAA");
+    assert_eq!(now["status"]["conditions"][0]["type"], "Approved", "a signer does not decide");
+    assert_eq!(now["status"]["conditions"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn pods_are_bound_by_name() {
+    let server = ApiServer::new(MemoryStorage::new());
+    server.bootstrap().await.expect("bootstrap");
+    let pods = server.client().namespaced::<Pod>("default");
+    let pod = json!({
+        "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "main", "image": "busybox" }] },
+    });
+    pods.create(&serde_json::from_value(pod).expect("a pod")).await.expect("create");
+    let kind = server.registry().by_path("", "v1", "bindings").expect("a kind").clone();
+    let bind = |name: &str| {
+        let body = json!({ "metadata": { "name": name }, "target": { "kind": "Node", "name": "n1" } });
+        let payload = Payload::Json(body.to_string().into());
+        server.client().request(
+            kind.clone(),
+            Some("default"),
+            Operation::Create(payload, WriteParams::default()),
+        )
+    };
+    assert!(matches!(server.handle(bind("a")).await.expect("bound").body, ResponseBody::Done));
+    let bound = pods.get("a").await.expect("get");
+    assert_eq!(bound.spec.as_ref().and_then(|s| s.node_name.as_deref()), Some("n1"));
+    assert!(server.handle(bind("a")).await.expect_err("once").is_conflict());
+    assert!(server.handle(bind("none")).await.expect_err("no pod").is_not_found());
 }
