@@ -1,6 +1,7 @@
 //! Manifests: YAML or JSON text with any number of objects in it.
 
 mod error;
+mod json;
 mod node;
 
 use serde::de::DeserializeSeed;
@@ -93,6 +94,22 @@ pub fn load(source: &str, text: &str) -> Result<Vec<Document>, ManifestErrors> {
         }
     }
     if errors.is_empty() { Ok(documents) } else { Err(ManifestErrors(errors)) }
+}
+
+/// The one object of a YAML text as JSON text, in which keys that stand twice are left as they are. `source` names the
+/// text in errors.
+///
+/// # Errors
+/// It is no YAML, or not one object; the text says what is wrong with it.
+pub fn to_json(source: &str, text: &str) -> Result<Vec<u8>, String> {
+    if let Some(json) = json::of(text) {
+        return Ok(json);
+    }
+    let documents = load(source, text).map_err(|e| e.to_string())?;
+    match documents.as_slice() {
+        [one] => Ok(one.value.to_string().into_bytes()),
+        many => Err(format!("{source} holds {} documents, not one", many.len())),
+    }
 }
 
 /// The text of one document.

@@ -343,14 +343,7 @@ fn json_of(sent: Sent, bytes: Bytes) -> Result<Bytes, ApiError> {
         Sent::Yaml => {
             let text =
                 std::str::from_utf8(&bytes).map_err(|_| ApiError::bad_request("the body is not UTF-8"))?;
-            let documents = minik8s_api::manifest::load("the body", text)
-                .map_err(|e| ApiError::bad_request(e.to_string()))?;
-            match documents.as_slice() {
-                [one] => Ok(one.value.to_string().into()),
-                many => {
-                    Err(ApiError::bad_request(format!("the body holds {} documents, not one", many.len())))
-                }
-            }
+            minik8s_api::manifest::to_json("the body", text).map(Into::into).map_err(ApiError::bad_request)
         }
     }
 }

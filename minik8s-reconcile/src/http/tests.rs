@@ -176,6 +176,12 @@ async fn a_field_that_stands_twice_is_named() {
     let warnings: Vec<_> = parts.headers.get_all(header::WARNING).iter().collect();
     assert_eq!(warnings, [r#"299 - "duplicate field \"data.k\"""#, r#"299 - "unknown field \"dat\"""#]);
     let strict = format!("{path}?fieldValidation=Strict");
+    let yaml = "metadata: {name: b}\ndata:\n  k: '1'\n  k: '2'\n";
+    let (status, error) = send(&frontend, "POST", &strict, "application/yaml", yaml).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert!(error["message"].as_str().is_some_and(|m| m.contains("duplicate field \"data.k\"")), "{error}");
+    let (status, _) = send(&frontend, "POST", path, "application/yaml", yaml).await;
+    assert_eq!(status, StatusCode::CREATED);
     let (status, error) = send(&frontend, "POST", &strict, "application/json", body).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert_eq!(
