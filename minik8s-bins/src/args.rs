@@ -52,7 +52,7 @@ pub enum Command {
     #[command(
         after_help = "Examples:\n  minik8s apply -f pod.yaml\n  cat pod.yaml | minik8s apply -f -\n  minik8s apply -f manifests/"
     )]
-    Apply(Files),
+    Apply(Apply),
     /// Make what manifests describe; fails for what exists.
     Create(Files),
     /// Show objects.
@@ -109,6 +109,17 @@ pub struct Files {
     /// Check on the server, change nothing.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// `apply`
+#[derive(Debug, ClapArgs)]
+pub struct Apply {
+    /// Which.
+    #[command(flatten)]
+    pub files: Files,
+    /// Take over fields that others have set.
+    #[arg(long)]
+    pub force_conflicts: bool,
 }
 
 /// How to print objects.

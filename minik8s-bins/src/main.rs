@@ -24,6 +24,9 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     daemon::init_tracing(&args);
+    if args.command.is_daemon() {
+        daemon::raise_file_limit();
+    }
     match run(args) {
         Ok(code) => code,
         Err(error) => {

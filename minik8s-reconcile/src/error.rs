@@ -19,6 +19,9 @@ pub struct ApiError {
     continue_: Option<Box<str>>,
 }
 
+/// Why a field cannot be applied: the reason of a cause.
+const OWNED: &str = "FieldManagerConflict";
+
 macro_rules! reasons {
     ($($(#[$doc:meta])* $is:ident, $reason:literal;)*) => {
         /// Questions to the reason.
@@ -124,11 +127,17 @@ impl ApiError {
         let cause = |conflict: &minik8s_api::patch::apply::Conflict| StatusCause {
             field: Some(conflict.path.to_string()),
             message: Some(format!("conflict with {}", conflict.owner)),
-            reason: Some("FieldManagerConflict".to_owned()),
+            reason: Some(OWNED.to_owned()),
         };
         let causes = Some(conflicts.0.iter().map(cause).collect());
         let details = StatusDetails { causes, ..StatusDetails::default() };
         Self { details: Some(Box::new(details)), ..Self::new(409, "Conflict", conflicts.to_string()) }
+    }
+
+    /// Whether it is that of [`Self::apply_conflict`]: others own fields that would change.
+    pub fn is_apply_conflict(&self) -> bool {
+        let causes = self.details.iter().filter_map(|d| d.causes.as_ref()).flatten();
+        causes.into_iter().any(|cause| cause.reason.as_deref() == Some(OWNED))
     }
 
     /// 400: the request itself makes no sense.

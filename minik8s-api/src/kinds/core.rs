@@ -167,17 +167,7 @@ fn pod() -> Kind {
         .short_names(&["po"])
         .categories(&["all"])
         .status()
-        .subresources(&[
-            "attach",
-            "binding",
-            "ephemeralcontainers",
-            "eviction",
-            "exec",
-            "log",
-            "portforward",
-            "proxy",
-            "resize",
-        ])
+        .subresources(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy"])
         .returns_deleted()
         .graceful(pod_grace)
         .defaults(default::pod::pod)

@@ -416,3 +416,50 @@ async fn a_client_of_another_process_applies() {
     let error = configs.apply("a", "me", &config("1"), false).await.expect_err("still somebody's");
     assert_eq!(error.to_string(), "Apply failed with 1 conflict: conflict with \"you\": .data.x");
 }
+
+#[tokio::test]
+async fn kube_rs_scales_and_evicts() {
+    use k8s_openapi::api::apps::v1::StatefulSet;
+    use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::api::{Api, EvictParams, Patch, PatchParams, PostParams};
+
+    let client = kube::Client::new(frontend().await, "default");
+    let sets: Api<StatefulSet> = Api::default_namespaced(client.clone());
+    let set = json!({
+        "metadata": { "name": "db" },
+        "spec": {
+            "serviceName": "db", "replicas": 1, "selector": { "matchLabels": { "app": "db" } },
+            "template": {
+                "metadata": { "labels": { "app": "db" } },
+                "spec": { "containers": [{ "name": "main", "image": "busybox" }] },
+            },
+        },
+    });
+    let set = serde_json::from_value(set).expect("a set");
+    sets.create(&PostParams::default(), &set).await.expect("create");
+    let mut scale = sets.get_scale("db").await.expect("a scale");
+    scale.spec.get_or_insert_default().replicas = Some(4);
+    let scale = sets.replace_scale("db", &PostParams::default(), &scale).await.expect("replace");
+    assert_eq!(scale.spec.and_then(|s| s.replicas), Some(4));
+    let patch = Patch::Merge(json!({ "spec": { "replicas": 2 } }));
+    let scale = sets.patch_scale("db", &PatchParams::default(), &patch).await.expect("patch");
+    assert_eq!(scale.status.and_then(|s| s.selector).as_deref(), Some("app=db"));
+    let replicas = sets.get("db").await.expect("get").spec.replicas;
+    assert_eq!(replicas, Some(2));
+
+    let pods: Api<Pod> = Api::default_namespaced(client.clone());
+    let pod = json!({
+        "metadata": { "name": "a" }, "spec": { "containers": [{ "name": "main", "image": "busybox" }] },
+    });
+    let pod = serde_json::from_value(pod).expect("a pod");
+    pods.create(&PostParams::default(), &pod).await.expect("create");
+    pods.evict("a", &EvictParams::default()).await.expect("evicted");
+    assert!(pods.get_opt("a").await.expect("get").is_none());
+
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(client);
+    let review = json!({ "spec": { "resourceAttributes": { "verb": "get", "resource": "pods" } } });
+    let review = serde_json::from_value(review).expect("a review");
+    let answer = reviews.create(&PostParams::default(), &review).await.expect("an answer");
+    assert!(answer.status.is_some_and(|s| s.allowed));
+}

@@ -102,17 +102,13 @@ impl ApiServer {
         });
         applied.map_err(|error| match error {
             ApplyError::Conflicts(conflicts) => ApiError::apply_conflict(&conflicts),
-            // Kubernetes has neither another code nor a reason for this.
-            ApplyError::Schema(errors) => ApiError::new(
-                500,
-                "",
-                format!(
-                    "failed to create typed patch object ({}/{name}; {}, Kind={}): {errors}",
-                    scope.namespace.as_deref().unwrap_or_default(),
-                    kind.api_version(),
-                    kind.kind
-                ),
-            ),
+            // Kubernetes says 500 here, without a reason. It is the request that is wrong.
+            ApplyError::Schema(errors) => ApiError::bad_request(format!(
+                "failed to create typed patch object ({}/{name}; {}, Kind={}): {errors}",
+                scope.namespace.as_deref().unwrap_or_default(),
+                kind.api_version(),
+                kind.kind
+            )),
         })
     }
 }

@@ -37,11 +37,14 @@ pub(super) async fn apply(scene: Scene) -> anyhow::Result<()> {
     ensure!(printed == "configmap/one configured\n", "{printed}");
     let data = scene.kubectl(&["get", "configmap", "one", "-o", "jsonpath={.data}"]).ok().await?;
     ensure!(data == r#"{"a":"e","other":"x"}"#, "{data}");
-    // Both command lines keep their notes in the same place.
-    let printed = scene.kubectl(&["apply", "-f", "-"]).input(map("one", "f: g")).ok().await?;
+    // What someone else has set is taken over only by who insists.
+    let take = || map("one", "a: e, other: \"y\"");
+    let refused = scene.minik8s(&["apply", "-f", "-"]).input(take()).run().await?;
+    refused.failed_with(1, &["conflict with \"kubectl-patch\"", ".data.other", "--force-conflicts"])?;
+    let printed = scene.minik8s(&["apply", "--force-conflicts", "-f", "-"]).input(take()).ok().await?;
     ensure!(printed == "configmap/one configured\n", "{printed}");
     let data = scene.kubectl(&["get", "configmap", "one", "-o", "jsonpath={.data}"]).ok().await?;
-    ensure!(data == r#"{"f":"g","other":"x"}"#, "{data}");
+    ensure!(data == r#"{"a":"e","other":"y"}"#, "{data}");
     scene.minik8s(&["delete", "-f", &path]).ok().await?;
     let left = scene.minik8s(&["get", "configmaps", "-o", "name"]).ok().await?;
     ensure!(!names.iter().any(|n| left.contains(&format!("/{n}\n"))), "{left}");

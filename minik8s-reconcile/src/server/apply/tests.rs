@@ -383,7 +383,7 @@ async fn requests_that_make_no_sense_are_refused() {
     unknown["dato"] = json!({});
     cases.push((
         raw(PatchFormat::Apply, unknown, false, "me"),
-        500,
+        400,
         "failed to create typed patch object (default/a; v1, Kind=ConfigMap): .dato: field not declared in schema",
     ));
     for (operation, code, message) in cases {
