@@ -15,7 +15,7 @@ mod table;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -38,7 +38,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct Frontend {
     server: ApiServer,
-    discovery: Arc<discovery::Discovery>,
+    documents: Arc<Mutex<Arc<discovery::Discovery>>>,
     /// Ends what would never end by itself: watches, and logs that are followed.
     closing: CancellationToken,
 }
@@ -46,8 +46,18 @@ pub struct Frontend {
 impl Frontend {
     /// The HTTP face of `server`.
     pub fn new(server: ApiServer) -> Self {
-        let discovery = Arc::new(discovery::Discovery::new(server.registry().clone()));
-        Self { server, discovery, closing: CancellationToken::new() }
+        let discovery = Arc::new(discovery::Discovery::new(server.registry()));
+        Self { server, documents: Arc::new(Mutex::new(discovery)), closing: CancellationToken::new() }
+    }
+
+    /// The documents about the kinds that are served now.
+    fn discovery(&self) -> Arc<discovery::Discovery> {
+        let registry = self.server.registry();
+        let mut documents = self.documents.lock().expect("no writer panics");
+        if !documents.is_about(&registry) {
+            *documents = Arc::new(documents.succeeded_by(registry));
+        }
+        documents.clone()
     }
 
     /// Answers one request. It never fails: errors are `Status` responses.
@@ -71,7 +81,7 @@ impl Frontend {
         match route::Route::parse(path)? {
             route::Route::Resource(place) => self.resource(place, request).await,
             route::Route::Health => Ok(text("ok")),
-            other if request.method() == Method::GET => self.discovery.get(&other, request.headers()),
+            other if request.method() == Method::GET => self.discovery().get(&other, request.headers()),
             _ => Err(ApiError::method_not_allowed()),
         }
     }

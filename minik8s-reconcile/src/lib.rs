@@ -45,6 +45,7 @@ pub mod error;
 #[cfg(feature = "http")]
 pub mod http;
 pub mod key;
+pub mod kinds;
 pub mod manager;
 pub mod planner;
 pub mod queue;
@@ -64,6 +65,7 @@ pub use controller::Controller;
 pub use cx::Cx;
 pub use error::ApiError;
 pub use key::Key;
+pub use kinds::Kinds;
 pub use manager::Manager;
 pub use reconciler::{Action, Reconciler, reconcile_fn};
 pub use request::{ApiRequest, ApiResponse};

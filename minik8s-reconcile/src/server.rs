@@ -5,6 +5,7 @@
 
 mod admission;
 mod create;
+mod definitions;
 mod delete;
 mod encoding;
 mod key;
@@ -22,11 +23,13 @@ use std::task::{Context, Poll};
 
 use k8s_openapi::api::core::v1::Namespace;
 use minik8s_api::Registry;
+use minik8s_api::conversion::ConversionError;
 use tower::Service;
 
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::error::ApiError;
+use crate::kinds::Kinds;
 use crate::request::{ApiRequest, ApiResponse, Operation};
 use crate::rng::Rng;
 use crate::storage::{Storage, StorageError};
@@ -38,7 +41,8 @@ pub const INITIAL_NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-p
 #[derive(Clone)]
 pub struct ApiServer {
     storage: Arc<dyn Storage>,
-    registry: Arc<Registry>,
+    kinds: Kinds,
+    definitions: definitions::Definitions,
     clock: Clock,
     rng: Rng,
 }
@@ -54,11 +58,13 @@ impl ApiServer {
         ApiServerBuilder { registry: None, clock: Clock::system(), rng: Rng::from_entropy() }
     }
 
-    /// Makes what every cluster has: the initial namespaces. Does nothing where they exist.
+    /// Makes what every cluster has, the initial namespaces, where they do not exist; and serves the kinds of the
+    /// custom resource definitions that are stored. Until then a server is not ready.
     ///
     /// # Errors
     /// The storage does not answer.
     pub async fn bootstrap(&self) -> Result<(), ApiError> {
+        self.settle_definitions().await?;
         let namespaces = self.client().all::<Namespace>();
         for name in INITIAL_NAMESPACES {
             let mut namespace = Namespace::default();
@@ -74,12 +80,17 @@ impl ApiServer {
 
     /// A client of this server that may do everything.
     pub fn client(&self) -> Client {
-        Client::new(self.clone(), self.registry.clone())
+        Client::new(self.clone(), self.kinds.clone())
     }
 
-    /// The kinds that it serves.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// The kinds that it serves now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.kinds.current()
+    }
+
+    /// The kinds that it serves, as they change with custom resource definitions.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// Its clock.
@@ -99,7 +110,23 @@ impl ApiServer {
     ///
     /// # Cancel safety
     /// A write that has begun goes on when the future is dropped.
-    pub async fn handle(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
+    pub async fn handle(&self, mut request: ApiRequest) -> Result<ApiResponse, ApiError> {
+        if request.kind.custom {
+            // Who asks may have known the kind for long.
+            let current = self.kinds.current();
+            request.kind = current.same(&request.kind).ok_or_else(ApiError::no_such_resource)?.clone();
+        }
+        let deprecation = request.kind.deprecation.clone();
+        let mut response = if definitions::is_write(&request) {
+            self.write_definition(request).await?
+        } else {
+            self.dispatch(request).await?
+        };
+        response.warnings.extend(deprecation);
+        Ok(response)
+    }
+
+    async fn dispatch(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
         let ApiRequest { kind, namespace, name, subresource, operation, user: _ } = request;
         let scope = key::Scope::new(kind, namespace)?;
         match (operation, name, subresource.as_deref()) {
@@ -130,7 +157,7 @@ impl ApiServer {
 
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiServer({} kinds)", self.registry.iter().count())
+        write!(f, "ApiServer({} kinds)", self.registry().iter().count())
     }
 }
 
@@ -181,22 +208,21 @@ impl ApiServerBuilder {
 
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
+        let built_in = Arc::new(self.registry.unwrap_or_else(Registry::builtin));
         ApiServer {
             storage: Arc::new(storage),
-            registry: Arc::new(self.registry.unwrap_or_else(served)),
+            kinds: built_in.clone().into(),
+            definitions: definitions::Definitions::new(built_in),
             clock: self.clock,
             rng: self.rng.child("server"),
         }
     }
 }
 
-/// The built-in kinds, each in one version: an object is stored as it came, and not converted.
-fn served() -> Registry {
-    let mut registry = Registry::builtin();
-    registry.remove("autoscaling", "v1", "horizontalpodautoscalers");
-    // The same objects as the core group's events, in other words.
-    registry.remove("events.k8s.io", "v1", "events");
-    registry
+impl From<ConversionError> for ApiError {
+    fn from(error: ConversionError) -> Self {
+        Self::internal(error)
+    }
 }
 
 impl From<StorageError> for ApiError {

@@ -22,6 +22,10 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
         let kind = &scope.kind;
+        if kind.terminating {
+            let message = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::new(405, "MethodNotAllowed", message));
+        }
         let mut warnings = Vec::new();
         let mut object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
         self.stamp_metadata(scope, object.metadata_mut())?;
@@ -55,18 +59,18 @@ impl ApiServer {
                 self.admit_to_namespace(kind, &name, namespace).await?;
                 compare.push(Compare::Present(namespace_key(namespace)));
             }
-            let draft = encoding::draft(&mut *object);
+            let draft = encoding::draft(kind, &mut *object)?;
             if params.dry_run {
                 if self.storage.get(compare[0].key()).await?.is_some() {
                     return Err(ApiError::already_exists(kind, &name));
                 }
-                let object = draft.stamp(0);
+                let object = draft.stamp(0).served_as(kind)?;
                 return Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings });
             }
             let ops = vec![Op::Put(scope.key(&name)?, draft)];
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value");
+                    let object = written.pop().expect("one write, one value").served_as(kind)?;
                     return Ok(ApiResponse {
                         body: ResponseBody::Object { object, created: true },
                         warnings,

@@ -6,12 +6,12 @@ use crate::error::ApiError;
 use crate::request::{FieldValidation, Payload};
 use crate::storage::Draft;
 
-/// The object as a value that lacks nothing but its revision.
-pub(super) fn draft(object: &mut dyn Object) -> Draft {
+/// The object as it is stored, lacking nothing but its revision.
+pub(super) fn draft(kind: &Kind, object: &mut dyn Object) -> Result<Draft, ApiError> {
     object.metadata_mut().resource_version = Some(String::new());
-    let json = object.to_json();
+    let json = kind.to_stored(object)?;
     let gap = gap(&json).expect("the resourceVersion was set above");
-    Draft::new(json, gap)
+    Ok(Draft::new(json, gap))
 }
 
 /// Where `metadata.resourceVersion`'s (empty) text begins in compact JSON.
@@ -69,7 +69,13 @@ pub(super) fn read(
     warnings: &mut Vec<String>,
 ) -> Result<Box<dyn Object>, ApiError> {
     match payload {
-        Payload::Typed(object) => Ok(object),
+        Payload::Typed(object) if kind.owns(&*object) => Ok(object),
+        // A Rust type of a kind that is served by its definition.
+        Payload::Typed(object) => {
+            let json = object.to_json();
+            check_type(kind, &json)?;
+            checked(kind, kind.decode(&json), validation, warnings)
+        }
         Payload::Json(json) => {
             check_type(kind, &json)?;
             checked(kind, kind.decode(&json), validation, warnings)

@@ -1,8 +1,10 @@
 //! PUT, and what every change of an object goes through.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use minik8s_api::{Kind, Object, meta};
+use minik8s_api::{FieldErrors, FieldPath, Kind, Object, meta};
 use serde_json::Value;
+
+use std::sync::Arc;
 
 use super::key::Scope;
 use super::{ApiServer, encoding};
@@ -51,7 +53,11 @@ impl Part {
                 let mut confined = old.clone();
                 replace(&mut confined, "status", new.get("status"));
                 // Controllers keep notes about a status in its object's annotations and labels.
-                replace(&mut confined, "metadata", new.get("metadata"));
+                if kind.custom {
+                    confine_metadata(&mut confined, &new);
+                } else {
+                    replace(&mut confined, "metadata", new.get("metadata"));
+                }
                 confined
             }
             Self::Finalize => {
@@ -60,6 +66,14 @@ impl Part {
                 confined
             }
         }
+    }
+}
+
+/// With the status of a custom kind come the version that it was made for, and who manages it.
+fn confine_metadata(confined: &mut Value, new: &Value) {
+    let Some(metadata) = confined.get_mut("metadata") else { return };
+    for field in ["resourceVersion", "uid", "managedFields"] {
+        replace(metadata, field, new.get("metadata").and_then(|m| m.get(field)));
     }
 }
 
@@ -106,6 +120,12 @@ impl ApiServer {
                 "the namespace of the object ({here}) does not match the namespace on the URL ({there})"
             )));
         }
+        if kind.custom && metadata.resource_version.as_deref().unwrap_or_default().is_empty() {
+            let mut errors = FieldErrors::new();
+            let path = FieldPath::new("metadata").child("resourceVersion");
+            errors.invalid(path, 0, "must be specified for an update");
+            return Err(ApiError::invalid(kind, name, &errors));
+        }
         let new = object.to_value();
         let mut response = self.change(scope, name, part, params, |_| Ok(new.clone())).await?;
         response.warnings.append(&mut warnings);
@@ -130,6 +150,7 @@ impl ApiServer {
                 self.edited(kind, name, part, params, &stored, &edit, &mut warnings)?;
             if params.dry_run || draft.same_as(&stored) {
                 let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored };
+                let object = object.served_as(kind)?;
                 return Ok(ApiResponse { body: ResponseBody::Object { object, created: false }, warnings });
             }
             let key = scope.key(name)?;
@@ -137,7 +158,7 @@ impl ApiServer {
             let op = if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) };
             match self.storage.txn(Txn { compare, ops: vec![op] }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value");
+                    let object = written.pop().expect("one write, one value").served_as(kind)?;
                     return Ok(ApiResponse {
                         body: ResponseBody::Object { object, created: false },
                         warnings,
@@ -156,7 +177,7 @@ impl ApiServer {
     #[allow(clippy::too_many_arguments)]
     fn edited(
         &self,
-        kind: &Kind,
+        kind: &Arc<Kind>,
         name: &str,
         part: Part,
         params: &WriteParams,
@@ -164,6 +185,7 @@ impl ApiServer {
         edit: &impl Fn(&Value) -> Result<Value, ApiError>,
         warnings: &mut Vec<String>,
     ) -> Result<(crate::storage::Draft, bool, bool), ApiError> {
+        let stored = stored.served_as(kind)?;
         let old_value: Value = serde_json::from_slice(stored.json()).map_err(ApiError::internal)?;
         let old = stored.object(kind).map_err(ApiError::internal)?;
         let edited = edit(&old_value)?;
@@ -185,21 +207,18 @@ impl ApiServer {
         }
         keep(new.metadata_mut(), old.metadata());
         kind.default(&mut *new);
-        if kind.generation && part == Part::Main && differs(&*new, &old_value) {
+        if kind.generation && part == Part::Main && differs(kind, &*new, &old_value) {
             let generation = old.metadata().generation.unwrap_or(0) + 1;
             new.metadata_mut().generation = Some(generation);
         }
         let mut errors = meta::validate(new.metadata(), kind);
         errors.extend(meta::validate_update(new.metadata(), old.metadata(), kind));
-        if part == Part::Main {
-            errors.extend(kind.validate(&*new));
-            errors.extend(kind.validate_update(&*new, &*old));
-        }
+        errors.extend(kind.validate_change(&*new, &*old, part != Part::Main));
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let gone = released(&*new);
-        Ok((encoding::draft(&mut *new), insists, gone))
+        Ok((encoding::draft(kind, &mut *new)?, insists, gone))
     }
 }
 
@@ -225,14 +244,15 @@ fn keep(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.self_link.clone_from(&old.self_link);
 }
 
-/// Whether anything but metadata and status has changed.
-fn differs(new: &dyn Object, old: &Value) -> bool {
+/// Whether anything but metadata and status has changed. A custom kind whose status is no part of its own has none.
+fn differs(kind: &Kind, new: &dyn Object, old: &Value) -> bool {
     let new = new.to_value();
-    fn body(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    let part_of_its_own = kind.status || !kind.custom;
+    fn body(value: &Value, part_of_its_own: bool) -> impl Iterator<Item = (&String, &Value)> {
         let fields = value.as_object().into_iter().flatten();
-        fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
+        fields.filter(move |(name, _)| *name != "metadata" && !(part_of_its_own && *name == "status"))
     }
-    !body(&new).eq(body(old))
+    !body(&new, part_of_its_own).eq(body(old, part_of_its_own))
 }
 
 /// Whether the object was deleted and nothing keeps it any more.
