@@ -58,6 +58,8 @@ pub enum Fault {
     Duplicate,
     /// The value does not have the right form.
     Invalid,
+    /// The value is of the wrong type.
+    WrongType,
     /// The value is none of those allowed.
     NotSupported,
     /// The value may not be set or changed here.
@@ -77,6 +79,7 @@ impl Fault {
             Self::Required => "FieldValueRequired",
             Self::Duplicate => "FieldValueDuplicate",
             Self::Invalid => "FieldValueInvalid",
+            Self::WrongType => "FieldValueTypeInvalid",
             Self::NotSupported => "FieldValueNotSupported",
             Self::Forbidden => "FieldValueForbidden",
             Self::TooLong => "FieldValueTooLong",
@@ -89,7 +92,7 @@ impl Fault {
         match self {
             Self::Required => "Required value",
             Self::Duplicate => "Duplicate value",
-            Self::Invalid => "Invalid value",
+            Self::Invalid | Self::WrongType => "Invalid value",
             Self::NotSupported => "Unsupported value",
             Self::Forbidden => "Forbidden",
             Self::TooLong => "Too long",
@@ -158,6 +161,11 @@ impl FieldErrors {
     /// `path` holds `value`, which is not what `detail` asks for.
     pub fn invalid(&mut self, path: FieldPath, value: impl serde::Serialize, detail: impl Into<String>) {
         self.push(path, Fault::Invalid, Some(quote(value)), detail);
+    }
+
+    /// `path` holds `value`, which is not of the type that `detail` asks for.
+    pub fn wrong_type(&mut self, path: FieldPath, value: impl serde::Serialize, detail: impl Into<String>) {
+        self.push(path, Fault::WrongType, Some(quote(value)), detail);
     }
 
     /// `path` holds `value`, about which there are these `complaints`; none means that it is good.

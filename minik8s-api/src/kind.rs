@@ -1,6 +1,6 @@
 //! What a server must know of a kind: its names, and what to do with its objects.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
@@ -10,12 +10,13 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use serde_json::Value;
 
+use crate::conversion::{ConversionError, StoredForm, TypedForm};
 use crate::field::FieldErrors;
 use crate::object::{DecodeError, Decoded, Object, Resource, decode};
 use crate::patch::apply::Schema;
 use crate::scale::ScalePaths;
 
-type Name = Cow<'static, str>;
+pub(crate) type Name = Cow<'static, str>;
 
 /// A column of the table that `kubectl get` prints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,10 +75,12 @@ impl Column {
 /// One cell of a table: text or a number.
 pub type Cell = Value;
 
+type OwnsFn = fn(&dyn Object) -> bool;
 type DecodeFn = Box<dyn Fn(&[u8]) -> Result<Decoded, DecodeError> + Send + Sync>;
 type DefaultFn = Box<dyn Fn(&mut dyn Object) + Send + Sync>;
 type ValidateFn = Box<dyn Fn(&dyn Object) -> FieldErrors + Send + Sync>;
 type ValidateUpdateFn = Box<dyn Fn(&dyn Object, &dyn Object) -> FieldErrors + Send + Sync>;
+type ValidateChangeFn = Box<dyn Fn(&dyn Object, &dyn Object) -> FieldErrors + Send + Sync>;
 type CreateFn = Box<dyn Fn(&mut dyn Object) + Send + Sync>;
 type RowFn = Box<dyn Fn(&dyn Object, Timestamp) -> Vec<Cell> + Send + Sync>;
 type FieldFn = Box<dyn Fn(&dyn Object) -> String + Send + Sync>;
@@ -128,51 +131,73 @@ pub struct Kind {
     pub generation: bool,
     /// Columns of its table.
     pub columns: Vec<Column>,
+    /// Whether it came with a custom resource definition, and may change or go while a server runs.
+    pub custom: bool,
+    /// Whether its definition is being deleted, so that no new objects may be made.
+    pub terminating: bool,
+    /// What to tell users of a version that will go.
+    pub deprecation: Option<String>,
+    owns: OwnsFn,
     decode: DecodeFn,
-    defaults: Option<DefaultFn>,
-    prepare: Option<CreateFn>,
-    validate: Option<ValidateFn>,
+    pub(crate) defaults: Option<DefaultFn>,
+    pub(crate) prepare: Option<CreateFn>,
+    pub(crate) validate: Option<ValidateFn>,
     validate_update: Option<ValidateUpdateFn>,
-    row: Option<RowFn>,
-    fields: Vec<(Name, FieldFn)>,
-    schema: Option<SchemaFn>,
+    /// Takes the place of `validate` and `validate_update` for changes, those of the status included.
+    pub(crate) validate_change: Option<ValidateChangeFn>,
+    pub(crate) row: Option<RowFn>,
+    pub(crate) fields: Vec<(Name, FieldFn)>,
+    pub(crate) schema: Option<SchemaFn>,
+    pub(crate) form: Option<Box<dyn StoredForm>>,
     apply_schema: OnceLock<Schema>,
 }
 
 impl Kind {
     /// Describes `K`, to be completed by the builder's methods.
     pub fn of<K: Resource>() -> KindBuilder<K> {
-        let kind = K::kind(&());
-        let singular = kind.to_lowercase();
-        KindBuilder {
-            kind: Self {
-                group: K::group(&()).into_owned().into(),
-                version: K::version(&()).into_owned().into(),
-                plural: K::plural(&()).into_owned().into(),
-                singular: singular.into(),
-                kind: kind.into_owned().into(),
-                short_names: Vec::new(),
-                categories: Vec::new(),
-                namespaced: TypeId::of::<K::Scope>() == TypeId::of::<NamespaceResourceScope>(),
-                status: false,
-                stored: true,
-                scale: None,
-                subresources: Vec::new(),
-                returns_deleted: false,
-                grace: None,
-                generation: false,
-                columns: vec![Column::name(), Column::age()],
-                decode: Box::new(decode::<K>),
-                defaults: None,
-                prepare: None,
-                validate: None,
-                validate_update: None,
-                row: None,
-                fields: Vec::new(),
-                schema: None,
-                apply_schema: OnceLock::new(),
-            },
-            _type: PhantomData,
+        let owns = |object: &dyn Object| (object as &dyn Any).is::<K>();
+        let mut kind = Self::bare(K::kind(&()).into_owned(), owns, Box::new(decode::<K>));
+        kind.group = K::group(&()).into_owned().into();
+        kind.version = K::version(&()).into_owned().into();
+        kind.plural = K::plural(&()).into_owned().into();
+        kind.namespaced = TypeId::of::<K::Scope>() == TypeId::of::<NamespaceResourceScope>();
+        KindBuilder { kind, _type: PhantomData }
+    }
+
+    /// A kind of which nothing is known but how to read its objects.
+    pub(crate) fn bare(kind: String, owns: OwnsFn, decode: DecodeFn) -> Self {
+        Self {
+            group: Name::default(),
+            version: Name::default(),
+            plural: Name::default(),
+            singular: kind.to_lowercase().into(),
+            kind: kind.into(),
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            namespaced: false,
+            status: false,
+            stored: true,
+            subresources: Vec::new(),
+            returns_deleted: false,
+            grace: None,
+            generation: false,
+            columns: vec![Column::name(), Column::age()],
+            scale: None,
+            custom: false,
+            terminating: false,
+            deprecation: None,
+            owns,
+            decode,
+            defaults: None,
+            prepare: None,
+            validate: None,
+            validate_update: None,
+            validate_change: None,
+            row: None,
+            fields: Vec::new(),
+            schema: None,
+            apply_schema: OnceLock::new(),
+            form: None,
         }
     }
 
@@ -200,11 +225,58 @@ impl Kind {
             &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
         match self.kind.as_ref() {
             _ if !self.stored => &["create"],
+            _ if self.terminating => &["delete", "deletecollection", "get", "list", "watch"],
             // Nobody means to delete all of them.
             "Namespace" if self.group.is_empty() => {
                 &["create", "delete", "get", "list", "patch", "update", "watch"]
             }
             _ => ALL,
+        }
+    }
+
+    /// Whether `object` is of the type in which this kind's functions take objects. Others are read anew from their
+    /// JSON, such as the typed object of a kind that is served by its definition.
+    pub fn owns(&self, object: &dyn Object) -> bool {
+        (self.owns)(object)
+    }
+
+    /// The resource under which the objects are stored: [`Self::qualified`], if no other kind is their stored form.
+    pub fn stored_resource(&self) -> Cow<'_, str> {
+        match &self.form {
+            Some(form) => form.resource().into(),
+            None => self.qualified().into(),
+        }
+    }
+
+    /// Whether objects are stored in this version of the kind, and not in another that they are converted to.
+    pub fn is_stored_form(&self) -> bool {
+        self.form.as_ref().is_none_or(|f| f.is_hub())
+    }
+
+    /// Whether what is stored may differ from what is served, so that it must go through [`Self::from_stored`].
+    pub fn is_converted(&self) -> bool {
+        self.form.is_some()
+    }
+
+    /// The JSON text to store for an object.
+    ///
+    /// # Errors
+    /// It cannot be converted to the version in which the kind is stored.
+    pub fn to_stored(&self, object: &dyn Object) -> Result<Vec<u8>, ConversionError> {
+        match &self.form {
+            Some(form) => form.store(object),
+            None => Ok(object.to_json()),
+        }
+    }
+
+    /// The JSON text to serve for one that is stored; `None` if that is the same.
+    ///
+    /// # Errors
+    /// It cannot be converted to this version of the kind.
+    pub fn from_stored(&self, stored: &[u8]) -> Result<Option<Vec<u8>>, ConversionError> {
+        match &self.form {
+            Some(form) => form.serve(stored),
+            None => Ok(None),
         }
     }
 
@@ -247,6 +319,21 @@ impl Kind {
     /// What is wrong with `new` in place of `old`: changes of immutable fields.
     pub fn validate_update(&self, new: &dyn Object, old: &dyn Object) -> FieldErrors {
         self.validate_update.as_ref().map(|f| f(new, old)).unwrap_or_default()
+    }
+
+    /// What is wrong with `new` in place of `old`, where the change is about everything but the status, or about the
+    /// status alone.
+    pub fn validate_change(&self, new: &dyn Object, old: &dyn Object, status: bool) -> FieldErrors {
+        match &self.validate_change {
+            Some(validate) => validate(new, old),
+            // The status of a built-in kind is what its controllers make it.
+            None if status => FieldErrors::new(),
+            None => {
+                let mut errors = self.validate(new);
+                errors.extend(self.validate_update(new, old));
+                errors
+            }
+        }
     }
 
     /// The object's row of the table, one cell a column.
@@ -430,6 +517,12 @@ impl<K: Resource> KindBuilder<K> {
     {
         self.kind.schema =
             Some(Box::new(|| schemars::SchemaGenerator::default().into_root_schema_for::<K>().to_value()));
+        self
+    }
+
+    /// Its objects are stored as `Hub`s, which is another version of the kind: `to` and `from` convert.
+    pub fn stored_as<Hub: Resource>(mut self, to: fn(&K) -> Hub, from: fn(&Hub) -> K) -> Self {
+        self.kind.form = Some(Box::new(TypedForm::new(to, from)));
         self
     }
 

@@ -7,6 +7,8 @@
 //! Built-in kinds are the structs of [`k8s_openapi`]; the kinds of group `minik8s.io` are ordinary custom resources.
 //! [`Kind`] describes one of them to a server that does not know its type, and [`Registry`] finds it by path or name.
 
+pub mod conversion;
+pub mod crd;
 pub mod default;
 pub mod field;
 pub mod kind;
@@ -24,6 +26,7 @@ pub mod registry;
 pub mod scale;
 pub mod selector;
 mod table;
+pub mod unstructured;
 pub mod validate;
 
 pub use field::{FieldError, FieldErrors, FieldPath};
@@ -32,3 +35,4 @@ pub use object::{DecodeError, Decoded, Object, Resource};
 pub use quantity::{Quantity, QuantityError};
 pub use registry::Registry;
 pub use selector::{FieldSelector, Selector, SelectorError};
+pub use unstructured::Unstructured;

@@ -201,7 +201,8 @@ fn finalizers(list: &[String], kind: &Kind, path: &FieldPath) -> FieldErrors {
         for wrong in name::qualified(finalizer) {
             errors.invalid(path.clone(), finalizer, wrong);
         }
-        let standard = matches!(finalizer.as_str(), "kubernetes" | "orphan" | "foregroundDeletion");
+        let standard = matches!(finalizer.as_str(), "kubernetes" | "orphan" | "foregroundDeletion")
+            || finalizer == crate::crd::names::FINALIZER;
         if merge_keys::is_built_in(&kind.group) && !finalizer.contains('/') && !standard {
             let detail = "name is neither a standard finalizer name nor is it fully qualified";
             errors.invalid(path.index(i), finalizer, detail);

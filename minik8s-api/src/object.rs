@@ -152,7 +152,7 @@ pub(crate) fn decode<K: Resource>(json: &[u8]) -> Result<Decoded, DecodeError> {
 }
 
 /// `a.b[0].c` from serde_ignored's `a.b.0.?.c`.
-fn dotted(path: &serde_ignored::Path<'_>) -> String {
+pub(crate) fn dotted(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path;
     match path {
         Path::Root => String::new(),

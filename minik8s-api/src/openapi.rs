@@ -62,13 +62,19 @@ pub fn v2_protobuf(registry: &Registry) -> Vec<u8> {
 pub fn v3_index(registry: &Registry) -> Value {
     let versions: BTreeSet<_> =
         registry.iter().map(|k| (k.group.to_string(), k.version.to_string())).collect();
+    let documents = versions.iter().filter_map(|(group, version)| {
+        let document = v3(registry, group, version)?.to_string();
+        Some((group.as_str(), version.as_str(), document))
+    });
+    v3_index_of(documents)
+}
+
+/// The index of these documents: the group and version of each, and its text.
+pub fn v3_index_of<'a>(documents: impl Iterator<Item = (&'a str, &'a str, impl AsRef<[u8]>)>) -> Value {
     let mut paths = Map::new();
-    for (group, version) in versions {
-        let Some(document) = v3(registry, &group, &version) else {
-            continue;
-        };
-        let path = paths::root(&group, &version);
-        let hash = fnv1a(document.to_string().as_bytes());
+    for (group, version, document) in documents {
+        let path = paths::root(group, version);
+        let hash = fnv1a(document.as_ref());
         let url = json!({"serverRelativeURL": format!("/openapi/v3/{path}?hash={hash:016X}")});
         paths.insert(path, url);
     }

@@ -1,5 +1,6 @@
 //! Finding a kind by path, by type or by what a user calls it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,10 +22,20 @@ impl Registry {
 
     /// Adds a kind, replacing one of the same group, version and plural.
     pub fn register(&mut self, kind: Kind) -> Arc<Kind> {
-        let key = (kind.group.to_string(), kind.version.to_string(), kind.plural.to_string());
         let kind = Arc::new(kind);
-        self.kinds.insert(key, kind.clone());
+        self.insert(kind.clone());
         kind
+    }
+
+    /// Adds a kind that others share, replacing one of the same group, version and plural.
+    pub fn insert(&mut self, kind: Arc<Kind>) {
+        let key = (kind.group.to_string(), kind.version.to_string(), kind.plural.to_string());
+        self.kinds.insert(key, kind);
+    }
+
+    /// The kind that has the group, version and plural of `kind` in this registry, which may be a newer one.
+    pub fn same(&self, kind: &Kind) -> Option<&Arc<Kind>> {
+        self.by_path(&kind.group, &kind.version, &kind.plural)
     }
 
     /// Takes a kind out.
@@ -59,6 +70,25 @@ impl Registry {
             let grouped = rest.is_empty() || k.group == rest || format!("{}.{}", k.version, k.group) == rest;
             named && grouped
         })
+    }
+
+    /// The kinds as they are stored: each object belongs to one of these, in however many versions it is served. Of a
+    /// kind whose stored version is not served, any version will do.
+    pub fn stored(&self) -> impl Iterator<Item = &Arc<Kind>> {
+        let mut by_resource: BTreeMap<Cow<'_, str>, &Arc<Kind>> = BTreeMap::new();
+        for kind in self.kinds.values().filter(|k| k.stored) {
+            let place = by_resource.entry(kind.stored_resource()).or_insert(kind);
+            if kind.is_stored_form() {
+                *place = kind;
+            }
+        }
+        by_resource.into_values()
+    }
+
+    /// Whether two registries hold the very same kinds.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kinds.len() == other.kinds.len()
+            && self.kinds.values().zip(other.kinds.values()).all(|(a, b)| Arc::ptr_eq(a, b))
     }
 
     /// All kinds, ordered by group, version and plural.

@@ -5,7 +5,6 @@ pub mod aggregation;
 pub mod certificate;
 pub mod cluster;
 mod container;
-pub mod custom;
 pub mod data;
 mod env;
 mod label_selector;
@@ -21,7 +20,7 @@ pub mod workload;
 
 use crate::field::{FieldErrors, FieldPath};
 
-const IMMUTABLE: &str = "field is immutable";
+pub(crate) const IMMUTABLE: &str = "field is immutable";
 const NOT_NEGATIVE: &str = "must be greater than or equal to 0";
 
 /// Complains about a field that is set to less than nothing.
@@ -32,7 +31,7 @@ fn not_negative(errors: &mut FieldErrors, path: FieldPath, value: Option<impl In
 }
 
 /// Complains about a field that is unset or none of `supported`.
-fn one_of(errors: &mut FieldErrors, path: FieldPath, value: Option<&str>, supported: &[&str]) {
+pub(crate) fn one_of(errors: &mut FieldErrors, path: FieldPath, value: Option<&str>, supported: &[&str]) {
     match value {
         None | Some("") => errors.required(path, ""),
         Some(value) if supported.contains(&value) => {}
@@ -41,7 +40,11 @@ fn one_of(errors: &mut FieldErrors, path: FieldPath, value: Option<&str>, suppor
 }
 
 /// Complains about a text that is unset or empty; otherwise gives it back.
-fn required<'a>(errors: &mut FieldErrors, path: FieldPath, value: Option<&'a str>) -> Option<&'a str> {
+pub(crate) fn required<'a>(
+    errors: &mut FieldErrors,
+    path: FieldPath,
+    value: Option<&'a str>,
+) -> Option<&'a str> {
     let value = value.filter(|v| !v.is_empty());
     if value.is_none() {
         errors.required(path, "");

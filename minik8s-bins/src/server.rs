@@ -68,7 +68,8 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     let manager = Manager::new(server.client())
         .controller(scheduler::controller())
         .controller(controllers::namespace::controller())
-        .controller(controllers::disruption::controller(server.registry()))
+        .controller(controllers::disruption::controller(&server.registry()))
+        .controller(controllers::custom_resources::controller())
         .controller(controllers::events::controller())
         .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
     let managing = tokio::spawn(manager.run(shutdown.clone()));

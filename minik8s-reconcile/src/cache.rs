@@ -335,7 +335,8 @@ impl Caches {
             let cache = Cache::<K>::new();
             let api = self.client.all::<K>();
             tokio::spawn(informer::run(api, cache.clone(), self.stop.clone()));
-            let kind = self.client.registry().of::<K>().expect("`all` would have panicked").qualified();
+            let registry = self.client.registry();
+            let kind = registry.of::<K>().expect("`all` would have panicked").qualified();
             Entry { kind, waiter: Arc::new(cache.clone()), cache: Box::new(cache) }
         });
         entry.cache.downcast_ref::<Cache<K>>().expect("keyed by type").clone()

@@ -11,6 +11,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{Service, ServiceExt};
 
 use crate::error::ApiError;
+use crate::kinds::Kinds;
 use crate::request::{
     ApiRequest, ApiResponse, DeleteParams, EventType, ListParams, Operation, Patch, PatchFormat, Payload,
     ResponseBody, User, WatchParams, WriteParams,
@@ -21,7 +22,7 @@ use crate::stored::Stored;
 #[derive(Clone)]
 pub struct Client {
     service: BoxCloneSyncService<ApiRequest, ApiResponse, ApiError>,
-    registry: Arc<Registry>,
+    kinds: Kinds,
     user: User,
     manager: Arc<str>,
     writes: Option<WriteLog>,
@@ -45,15 +46,16 @@ impl WriteLog {
 }
 
 impl Client {
-    /// A client of the server `service`, which knows the kinds of `registry`.
-    pub fn new<S>(service: S, registry: Arc<Registry>) -> Self
+    /// A client of the server `service`, which knows these kinds: a fixed registry, or those that a server in this
+    /// process serves at present.
+    pub fn new<S>(service: S, kinds: impl Into<Kinds>) -> Self
     where
         S: Service<ApiRequest, Response = ApiResponse, Error = ApiError> + Clone + Send + Sync + 'static,
         S::Future: Send + 'static,
     {
         Self {
             service: BoxCloneSyncService::new(service),
-            registry,
+            kinds: kinds.into(),
             user: User::internal(),
             manager: "minik8s".into(),
             writes: None,
@@ -84,9 +86,14 @@ impl Client {
         &self.user
     }
 
-    /// The kinds that can be asked for.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// The kinds that can be asked for now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.kinds.current()
+    }
+
+    /// The kinds that can be asked for, as they change.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// Sends one request as it is.
@@ -130,10 +137,9 @@ impl Client {
     }
 
     fn api<K: Resource>(&self, namespace: Option<String>) -> Api<K> {
-        let kind = self.registry.of::<K>().unwrap_or_else(|| {
+        let kind = self.registry().of::<K>().cloned().unwrap_or_else(|| {
             panic!("{} {} is not registered with this client's server", K::api_version(&()), K::kind(&()))
         });
-        let kind = kind.clone();
         Api {
             client: self.clone(),
             namespace: namespace.filter(|_| kind.namespaced),

@@ -20,7 +20,7 @@ pub mod tls;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -44,7 +44,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Clone, Debug)]
 pub struct Frontend {
     server: ApiServer,
-    discovery: Arc<discovery::Discovery>,
+    documents: Arc<Mutex<Arc<discovery::Discovery>>>,
     /// Ends what would never end by itself: watches, and logs that are followed.
     closing: CancellationToken,
     agents: proxy::Agents,
@@ -53,8 +53,13 @@ pub struct Frontend {
 impl Frontend {
     /// The HTTP face of `server`.
     pub fn new(server: ApiServer) -> Self {
-        let discovery = Arc::new(discovery::Discovery::new(server.registry().clone()));
-        Self { server, discovery, closing: CancellationToken::new(), agents: proxy::Agents::default() }
+        let discovery = Arc::new(discovery::Discovery::new(server.registry()));
+        Self {
+            server,
+            documents: Arc::new(Mutex::new(discovery)),
+            closing: CancellationToken::new(),
+            agents: proxy::Agents::default(),
+        }
     }
 
     /// Speaks TLS to nodes' agents, in this way; without it, it speaks to them in the clear.
@@ -63,6 +68,16 @@ impl Frontend {
     pub fn with_agent_tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
         self.agents = proxy::Agents::tls(config);
         self
+    }
+
+    /// The documents about the kinds that are served now.
+    fn discovery(&self) -> Arc<discovery::Discovery> {
+        let registry = self.server.registry();
+        let mut documents = self.documents.lock().expect("no writer panics");
+        if !documents.is_about(&registry) {
+            *documents = Arc::new(documents.succeeded_by(registry));
+        }
+        documents.clone()
     }
 
     /// Answers one request. It never fails: errors are `Status` responses.
@@ -94,7 +109,7 @@ impl Frontend {
             route::Route::Health(endpoint, check) if request.method() == Method::GET => {
                 self.health(&endpoint, check.as_deref(), request.uri().query()).await
             }
-            other if request.method() == Method::GET => self.discovery.get(&other, request.headers()),
+            other if request.method() == Method::GET => self.discovery().get(&other, request.headers()),
             _ => Err(ApiError::method_not_allowed()),
         }
     }

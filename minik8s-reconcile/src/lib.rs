@@ -46,6 +46,7 @@ pub mod error;
 pub mod http;
 mod json_text;
 pub mod key;
+pub mod kinds;
 pub mod manager;
 #[cfg(feature = "tls")]
 pub mod pki;
@@ -67,6 +68,7 @@ pub use controller::Controller;
 pub use cx::Cx;
 pub use error::ApiError;
 pub use key::Key;
+pub use kinds::Kinds;
 pub use manager::Manager;
 pub use reconciler::{Action, Reconciler, reconcile_fn};
 pub use request::{ApiRequest, ApiResponse};

@@ -8,6 +8,7 @@ mod apply;
 pub mod authorizer;
 mod certificate;
 mod create;
+mod definitions;
 mod delete;
 mod encoding;
 mod eviction;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use k8s_openapi::api::core::v1::Namespace;
+use minik8s_api::conversion::ConversionError;
 use minik8s_api::{Kind, Registry};
 use tower::Service;
 
@@ -35,6 +37,7 @@ use self::authorizer::{AlwaysAllow, Authorizer};
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::error::ApiError;
+use crate::kinds::Kinds;
 use crate::request::{ApiRequest, ApiResponse, Operation, User};
 use crate::rng::Rng;
 use crate::storage::{Storage, StorageError};
@@ -46,7 +49,8 @@ pub const INITIAL_NAMESPACES: [&str; 4] = ["default", "kube-node-lease", "kube-p
 #[derive(Clone)]
 pub struct ApiServer {
     storage: Arc<dyn Storage>,
-    registry: Arc<Registry>,
+    kinds: Kinds,
+    definitions: definitions::Definitions,
     clock: Clock,
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
@@ -68,11 +72,13 @@ impl ApiServer {
         }
     }
 
-    /// Makes what every cluster has: the initial namespaces. Does nothing where they exist.
+    /// Makes what every cluster has, the initial namespaces, where they do not exist; and serves the kinds of the
+    /// custom resource definitions that are stored. Until then a server is not ready.
     ///
     /// # Errors
     /// The storage does not answer.
     pub async fn bootstrap(&self) -> Result<(), ApiError> {
+        self.settle_definitions().await?;
         let namespaces = self.client().all::<Namespace>();
         for name in INITIAL_NAMESPACES {
             let mut namespace = Namespace::default();
@@ -88,12 +94,17 @@ impl ApiServer {
 
     /// A client of this server that may do everything.
     pub fn client(&self) -> Client {
-        Client::new(self.clone(), self.registry.clone())
+        Client::new(self.clone(), self.kinds.clone())
     }
 
-    /// The kinds that it serves.
-    pub fn registry(&self) -> &Arc<Registry> {
-        &self.registry
+    /// The kinds that it serves now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.kinds.current()
+    }
+
+    /// The kinds that it serves, as they change with custom resource definitions.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// Its clock.
@@ -113,7 +124,23 @@ impl ApiServer {
     ///
     /// # Cancel safety
     /// A write that has begun goes on when the future is dropped.
-    pub async fn handle(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
+    pub async fn handle(&self, mut request: ApiRequest) -> Result<ApiResponse, ApiError> {
+        if request.kind.custom {
+            // Who asks may have known the kind for long.
+            let current = self.kinds.current();
+            request.kind = current.same(&request.kind).ok_or_else(ApiError::no_such_resource)?.clone();
+        }
+        let deprecation = request.kind.deprecation.clone();
+        let mut response = if definitions::is_write(&request) {
+            self.write_definition(request).await?
+        } else {
+            self.dispatch(request).await?
+        };
+        response.warnings.extend(deprecation);
+        Ok(response)
+    }
+
+    async fn dispatch(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
         let ApiRequest { kind, namespace, name, subresource, operation, user } = request;
         self.permit(
             &user,
@@ -188,7 +215,7 @@ impl ApiServer {
 
 impl fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ApiServer({} kinds)", self.registry.iter().count())
+        write!(f, "ApiServer({} kinds)", self.registry().iter().count())
     }
 }
 
@@ -252,9 +279,11 @@ impl ApiServerBuilder {
 
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
+        let built_in = Arc::new(self.registry.unwrap_or_else(Registry::builtin));
         ApiServer {
             storage: Arc::new(storage),
-            registry: Arc::new(self.registry.unwrap_or_else(served)),
+            kinds: built_in.clone().into(),
+            definitions: definitions::Definitions::new(built_in),
             clock: self.clock,
             rng: self.rng.child("server"),
             authorizer: self.authorizer,
@@ -262,13 +291,10 @@ impl ApiServerBuilder {
     }
 }
 
-/// The built-in kinds, each in one version: an object is stored as it came, and not converted.
-fn served() -> Registry {
-    let mut registry = Registry::builtin();
-    registry.remove("autoscaling", "v1", "horizontalpodautoscalers");
-    // The same objects as the core group's events, in other words.
-    registry.remove("events.k8s.io", "v1", "events");
-    registry
+impl From<ConversionError> for ApiError {
+    fn from(error: ConversionError) -> Self {
+        Self::internal(error)
+    }
 }
 
 impl From<StorageError> for ApiError {

@@ -4,10 +4,11 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use minik8s_api::conversion::ConversionError;
 use minik8s_api::{DecodeError, Kind, Object, Resource};
 
 use crate::json_text;
@@ -22,7 +23,12 @@ struct Inner {
     revision: u64,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
     facts: OnceLock<Facts>,
+    /// As it was last served, where that is not as it is stored.
+    served: Mutex<Option<Box<Served>>>,
 }
+
+/// A version as one kind serves it.
+type Served = (Arc<Kind>, Stored);
 
 /// What selectors look at.
 #[derive(Debug, Default)]
@@ -40,7 +46,32 @@ impl Facts {
 impl Stored {
     /// The version that was written at `revision`. `json` must hold that revision as its resourceVersion.
     pub fn new(json: Bytes, revision: u64) -> Self {
-        Self(Arc::new(Inner { json, revision, typed: OnceLock::new(), facts: OnceLock::new() }))
+        Self(Arc::new(Inner {
+            json,
+            revision,
+            typed: OnceLock::new(),
+            facts: OnceLock::new(),
+            served: Mutex::default(),
+        }))
+    }
+
+    /// This version as objects of `kind` are served: itself for most kinds; in the version of the kind, without what
+    /// its schema does not know and with its defaults, for the others. Readers of the same kind share the result.
+    ///
+    /// # Errors
+    /// What is stored cannot be converted.
+    pub fn served_as(&self, kind: &Arc<Kind>) -> Result<Self, ConversionError> {
+        if !kind.is_converted() {
+            return Ok(self.clone());
+        }
+        let mut known = self.0.served.lock().expect("no reader panics");
+        if let Some((_, served)) = known.as_deref().filter(|(of, _)| Arc::ptr_eq(of, kind)) {
+            return Ok(served.clone());
+        }
+        let json = kind.from_stored(&self.0.json)?.map_or_else(|| self.0.json.clone(), Bytes::from);
+        let served = Self::new(json, self.0.revision);
+        *known = Some(Box::new((kind.clone(), served.clone())));
+        Ok(served)
     }
 
     /// The object as JSON text.

@@ -7,6 +7,7 @@ use k8s_openapi::api::autoscaling::v2::{
 };
 
 use super::set;
+use crate::conversion;
 
 /// The share of their requested cpu that pods should use, if nothing is said, in percent.
 const CPU_PERCENT: i32 = 80;
@@ -43,8 +44,10 @@ pub fn autoscaler(object: &mut HorizontalPodAutoscaler) {
     down.policies.get_or_insert_with(|| vec![double()]);
 }
 
-/// Fills in an autoscaler of version 1.
+/// Fills in an autoscaler of version 1. One that has other metrics, in an annotation, needs no CPU.
 pub fn autoscaler_v1(object: &mut V1) {
     object.spec.min_replicas.get_or_insert(1);
-    object.spec.target_cpu_utilization_percentage.get_or_insert(CPU_PERCENT);
+    if !object.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(conversion::METRICS)) {
+        object.spec.target_cpu_utilization_percentage.get_or_insert(CPU_PERCENT);
+    }
 }

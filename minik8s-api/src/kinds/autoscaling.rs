@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::autoscaling::{v1, v2};
 
+use crate::conversion;
 use crate::default::autoscaling;
 use crate::kind::Kind;
 use crate::table::autoscaling as table;
@@ -29,6 +30,7 @@ pub(super) fn kinds() -> Vec<Kind> {
             .status()
             .generation(false)
             .prepare_for_create(|h| h.status = Some(Default::default()))
+            .stored_as(conversion::to_v2, conversion::from_v2)
             .schema()
             .build(),
     ]

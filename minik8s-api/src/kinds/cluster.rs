@@ -12,10 +12,12 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
+use crate::conversion;
+use crate::crd::definition;
 use crate::default::cluster as default;
 use crate::kind::Kind;
 use crate::table::cluster as table;
-use crate::validate::{certificate, cluster as validate, custom};
+use crate::validate::{certificate, cluster as validate};
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
@@ -48,8 +50,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .build(),
         Kind::of::<CustomResourceDefinition>()
             .defaults(default::custom_resource)
-            .validate(custom::validate)
-            .validate_update(custom::validate_update)
+            .validate(definition::validate)
+            .validate_update(definition::validate_update)
             .table(table::crd_columns(), table::crd)
             .short_names(&["crd", "crds"])
             .categories(&["api-extensions"])
@@ -109,6 +111,7 @@ fn event() -> Kind {
         .selectable("reason", |e| e.reason.clone().unwrap_or_default())
         .selectable("reportingController", |e| e.reporting_controller.clone().unwrap_or_default())
         .selectable("type", |e| e.type_.clone().unwrap_or_default())
+        .stored_as(conversion::to_core, conversion::from_core)
         .schema()
         .build()
 }

@@ -174,7 +174,9 @@ fn neutral(schema: Value, qualify: &impl Fn(&str) -> String) -> Value {
     let mut out = Map::new();
     for (key, value) in fields {
         let value = match (key.as_str(), value) {
-            ("$schema" | "title" | "nullable", _) | ("default", Value::Null) => continue,
+            ("$schema" | "title", _) | ("nullable", Value::Bool(false)) | ("default", Value::Null) => {
+                continue;
+            }
             ("$ref", Value::String(to)) => qualify(to.strip_prefix("#/$defs/").unwrap_or(&to)).into(),
             ("properties" | "patternProperties", Value::Object(properties)) => {
                 properties.into_iter().map(|(k, v)| (k, neutral(v, qualify))).collect()
@@ -208,6 +210,13 @@ fn published(mut schema: Value, name: &str) -> Value {
         schema.insert(MAP_TYPE.to_owned(), "atomic".into());
     }
     let short = name.rsplit('.').next().unwrap_or_default();
+    // Values of any type.
+    if matches!(
+        short,
+        "JSON" | "JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray"
+    ) {
+        return json!({"description": schema["description"]});
+    }
     let properties = schema.get_mut("properties").and_then(Value::as_object_mut);
     for (property, schema) in properties.into_iter().flatten() {
         let Some(schema) = schema.as_object_mut() else {
@@ -253,9 +262,15 @@ fn write(schema: &Value, version: Version) -> Value {
     let Value::Object(fields) = schema else {
         return schema.clone();
     };
+    let is = |flag: &str| fields.get(flag) == Some(&Value::Bool(true));
+    let (nullable, open) = (is("nullable"), is("x-kubernetes-preserve-unknown-fields"));
     let mut out = Map::new();
     for (key, value) in fields {
         let value = match (key.as_str(), value, version) {
+            // Readers of version 2 know no nulls and refuse every field that is not described: they get to know less.
+            ("nullable", _, Version::V2) => continue,
+            ("type", _, Version::V2) if nullable => continue,
+            ("properties" | "items" | "additionalProperties", _, Version::V2) if nullable || open => continue,
             ("$ref", Value::String(name), Version::V2) => version.reference(name).into(),
             ("$ref", Value::String(name), Version::V3) => {
                 let reference = json!({"$ref": version.reference(name)});

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::definitions::{self, Definitions};
 use super::{GVK, Version};
 use crate::kind::Kind;
+use crate::patch::merge_keys;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -181,7 +182,7 @@ fn written(kind: &Kind, path: &str, operation: &Operation, version: Version) -> 
     match version {
         Version::V2 => {
             out["produces"] = json!(["application/json"]);
-            out["consumes"] = if patch { json!(PATCHES) } else { json!(["*/*"]) };
+            out["consumes"] = if patch { json!(patches(kind)) } else { json!(["*/*"]) };
             if patch || operation.body.is_some() {
                 let required = operation.method != "delete";
                 parameters
@@ -190,7 +191,7 @@ fn written(kind: &Kind, path: &str, operation: &Operation, version: Version) -> 
         }
         Version::V3 if patch => {
             let content: Map<_, _> =
-                PATCHES.into_iter().map(|t| (t.to_owned(), json!({"schema": schema}))).collect();
+                patches(kind).into_iter().map(|t| (t.to_owned(), json!({"schema": schema}))).collect();
             out["requestBody"] = json!({"required": true, "content": content});
         }
         Version::V3 if operation.body.is_some() => {
@@ -203,12 +204,16 @@ fn written(kind: &Kind, path: &str, operation: &Operation, version: Version) -> 
     out
 }
 
-const PATCHES: [&str; 4] = [
-    "application/json-patch+json",
-    "application/merge-patch+json",
-    "application/strategic-merge-patch+json",
-    "application/apply-patch+yaml",
-];
+/// The languages in which a kind can be patched. Strategic merge needs lists that are described, as those of the
+/// built-in types are.
+fn patches(kind: &Kind) -> Vec<&'static str> {
+    let mut all =
+        vec!["application/json-patch+json", "application/merge-patch+json", "application/apply-patch+yaml"];
+    if merge_keys::is_built_in(&kind.group) {
+        all.insert(2, "application/strategic-merge-patch+json");
+    }
+    all
+}
 
 /// A name of its own for every operation: `patch_apps_v1_namespaces_deployments_name`.
 fn id(path: &str, operation: &Operation) -> String {

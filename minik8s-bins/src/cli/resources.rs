@@ -32,7 +32,8 @@ pub fn parse(session: &Session, words: &[String]) -> anyhow::Result<Vec<Target>>
     let mut targets = Vec::new();
     for word in first.split(',').filter(|w| !w.is_empty()) {
         if word == "all" {
-            let all = session.registry().iter().filter(|k| k.categories.iter().any(|c| c == "all"));
+            let registry = session.registry();
+            let all = registry.iter().filter(|k| k.categories.iter().any(|c| c == "all"));
             targets.extend(all.map(|kind| Target { kind: kind.clone(), names: rest.to_vec() }));
         } else {
             targets.push(Target { kind: session.kind(word)?, names: rest.to_vec() });

@@ -37,7 +37,7 @@ impl Session {
         &self.client
     }
 
-    pub fn registry(&self) -> &Registry {
+    pub fn registry(&self) -> Arc<Registry> {
         self.client.registry()
     }
 
@@ -56,8 +56,9 @@ impl Session {
 
     /// The kind that a user calls `word`.
     pub fn kind(&self, word: &str) -> anyhow::Result<Arc<Kind>> {
-        self.registry().find(word).cloned().ok_or_else(|| {
-            let close = self.registry().iter().filter(|k| k.plural.starts_with(&word[..word.len().min(3)]));
+        let registry = self.registry();
+        registry.find(word).cloned().ok_or_else(|| {
+            let close = registry.iter().filter(|k| k.plural.starts_with(&word[..word.len().min(3)]));
             let close: Vec<_> = close.map(|k| k.plural.to_string()).take(5).collect();
             if close.is_empty() {
                 anyhow::anyhow!("the server does not have a resource type \"{word}\"")

@@ -11,8 +11,8 @@ mod watch;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::stream::{FuturesUnordered, StreamExt};
 use minik8s_api::Kind;
+use minik8s_api::patch::merge_keys;
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -57,15 +57,7 @@ struct Collector {
 
 impl Collector {
     async fn run(self) {
-        let mut watches: FuturesUnordered<_> = self
-            .client
-            .registry()
-            .iter()
-            // Nothing owns an event, nor is owned by one, and there are many.
-            .filter(|k| k.stored && k.kind != "Event")
-            .map(|kind| watch::follow(&self.client, kind.clone(), &self.shared))
-            .collect();
-        let watches = async { while watches.next().await.is_some() {} };
+        let watches = watch::follow_all(&self.client, &self.shared);
         let work = async {
             watch::complete(&self.client, &self.shared).await;
             self.work().await;
@@ -134,8 +126,9 @@ impl Collector {
 
     /// Whether the server confirms that none of these owners exists.
     async fn are_gone(&self, node: &Node, owners: &[graph::Owner]) -> Result<bool, ApiError> {
+        let registry = self.client.registry();
         for owner in owners {
-            let Some(kind) = self.client.registry().by_kind(&owner.api_version, &owner.kind) else {
+            let Some(kind) = registry.by_kind(&owner.api_version, &owner.kind) else {
                 // A kind that nobody serves: its objects cannot be said to be gone.
                 return Ok(false);
             };
@@ -179,6 +172,9 @@ impl Collector {
     }
 
     async fn drop_owners(&self, node: &Node, owners: &[graph::Owner]) -> Result<(), ApiError> {
+        if !merge_keys::is_built_in(&node.kind.group) {
+            return self.drop_owners_of_custom(node, owners).await;
+        }
         let deletions: Vec<_> = owners.iter().map(|o| json!({ "$patch": "delete", "uid": o.uid })).collect();
         let patch = json!({ "metadata": { "uid": node.uid, "ownerReferences": deletions } });
         let patch = Patch {
@@ -186,6 +182,24 @@ impl Collector {
             body: patch.to_string().into(),
             force: false,
         };
+        self.call(node, Operation::Patch(patch, WriteParams::default())).await
+    }
+
+    /// The lists of custom kinds cannot be patched by element: they are replaced, at the version that was read.
+    async fn drop_owners_of_custom(&self, node: &Node, owners: &[graph::Owner]) -> Result<(), ApiError> {
+        let namespace = node.kind.namespaced.then_some(node.namespace.as_str());
+        let request = self.client.request(node.kind.clone(), namespace, Operation::Get);
+        let response = self.client.call(ApiRequest { name: Some(node.name.clone()), ..request }).await?;
+        let ResponseBody::Object { object, .. } = response.body else {
+            return Err(ApiError::internal("an object is an object"));
+        };
+        let mut left = object.metadata().map_err(ApiError::internal)?.owner_references.unwrap_or_default();
+        left.retain(|reference| !owners.iter().any(|o| o.uid == reference.uid));
+        let patch = Patch::merge(&json!({
+            "metadata": {
+                "uid": node.uid, "resourceVersion": object.revision().to_string(), "ownerReferences": left,
+            },
+        }));
         self.call(node, Operation::Patch(patch, WriteParams::default())).await
     }
 

@@ -39,7 +39,7 @@ impl Reconciler for NamespaceController {
         let name = namespace.metadata.name.as_deref().unwrap_or_default();
         let mut left = Vec::new();
         let kinds: Vec<Arc<Kind>> =
-            cx.client().registry().iter().filter(|k| k.namespaced && k.stored).cloned().collect();
+            cx.client().registry().stored().filter(|k| k.namespaced).cloned().collect();
         for kind in kinds {
             let count = empty(&cx, &kind, name).await?;
             if count > 0 {

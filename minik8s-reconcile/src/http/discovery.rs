@@ -1,7 +1,7 @@
 //! What the server says about itself: versions, groups, resources and schemas.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
@@ -24,6 +24,16 @@ pub(super) struct Discovery {
     openapi_v2_json: OnceLock<Bytes>,
     openapi_v2_protobuf: OnceLock<Bytes>,
     openapi_v3_index: OnceLock<Bytes>,
+    /// By group and version. Most groups stay as they are when others come and go.
+    openapi_v3: Mutex<BTreeMap<(String, String), GroupDocument>>,
+}
+
+/// The OpenAPI document of one group and version.
+#[derive(Clone)]
+struct GroupDocument {
+    /// What it is about.
+    kinds: Vec<Arc<Kind>>,
+    json: Bytes,
 }
 
 impl std::fmt::Debug for Discovery {
@@ -39,7 +49,47 @@ impl Discovery {
             openapi_v2_json: OnceLock::new(),
             openapi_v2_protobuf: OnceLock::new(),
             openapi_v3_index: OnceLock::new(),
+            openapi_v3: Mutex::default(),
         }
+    }
+
+    pub(super) fn is_about(&self, registry: &Arc<Registry>) -> bool {
+        Arc::ptr_eq(&self.registry, registry)
+    }
+
+    /// Documents about other kinds.
+    pub(super) fn succeeded_by(&self, registry: Arc<Registry>) -> Self {
+        let documents = self.openapi_v3.lock().expect("no writer panics").clone();
+        Self { openapi_v3: Mutex::new(documents), ..Self::new(registry) }
+    }
+
+    /// The OpenAPI document of a group and version, made if there is none that is about the same kinds.
+    fn openapi_v3(&self, group: &str, version: &str) -> Option<Bytes> {
+        let kinds: Vec<_> =
+            self.registry.iter().filter(|k| k.group == group && k.version == version).cloned().collect();
+        let same = |known: &GroupDocument| {
+            known.kinds.len() == kinds.len() && known.kinds.iter().zip(&kinds).all(|(a, b)| Arc::ptr_eq(a, b))
+        };
+        let mut documents = self.openapi_v3.lock().expect("no writer panics");
+        let key = (group.to_owned(), version.to_owned());
+        if let Some(known) = documents.get(&key).filter(|known| same(known)) {
+            return Some(known.json.clone());
+        }
+        let Some(document) = openapi::v3(&self.registry, group, version) else {
+            documents.remove(&key);
+            return None;
+        };
+        let json = Bytes::from(document.to_string());
+        documents.insert(key, GroupDocument { kinds, json: json.clone() });
+        Some(json)
+    }
+
+    fn openapi_v3_index(&self) -> Bytes {
+        let versions: BTreeSet<_> = self.registry.iter().map(|k| (&*k.group, &*k.version)).collect();
+        let documents = versions
+            .into_iter()
+            .filter_map(|(group, version)| Some((group, version, self.openapi_v3(group, version)?)));
+        openapi::v3_index_of(documents).to_string().into()
     }
 
     pub(super) fn get(&self, route: &Route, headers: &HeaderMap) -> Result<Response<Body>, ApiError> {
@@ -69,12 +119,12 @@ impl Discovery {
             Route::OpenApiV2 => return Ok(self.openapi_v2(headers)),
             Route::OpenApiV3Index => {
                 // Making it means making every document, for their hashes.
-                let index = || openapi::v3_index(&self.registry).to_string().into();
-                let index = self.openapi_v3_index.get_or_init(index).clone();
+                let index = self.openapi_v3_index.get_or_init(|| self.openapi_v3_index()).clone();
                 return Ok(super::json(StatusCode::OK, index));
             }
             Route::OpenApiV3(group, version) => {
-                openapi::v3(&self.registry, group, version).ok_or_else(ApiError::no_such_resource)?
+                let document = self.openapi_v3(group, version).ok_or_else(ApiError::no_such_resource)?;
+                return Ok(super::json(StatusCode::OK, document));
             }
             Route::Health(..) | Route::Resource(_) => return Err(ApiError::no_such_resource()),
         };

@@ -463,3 +463,50 @@ async fn kube_rs_scales_and_evicts() {
     let answer = reviews.create(&PostParams::default(), &review).await.expect("an answer");
     assert!(answer.status.is_some_and(|s| s.allowed));
 }
+
+#[tokio::test]
+async fn kube_rs_defines_and_uses_a_kind() {
+    use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+    use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+    use kube::runtime::{conditions, wait::await_condition};
+    use kube::{CustomResource, CustomResourceExt};
+
+    #[derive(CustomResource, Clone, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    #[kube(group = "clux.dev", version = "v1", kind = "Foo", namespaced, status = "FooStatus")]
+    struct FooSpec {
+        name: String,
+        info: Option<String>,
+    }
+    #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+    struct FooStatus {
+        is_bad: bool,
+    }
+
+    let frontend = frontend().await;
+    let client = kube::Client::new(frontend.clone(), "default");
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    definitions.create(&PostParams::default(), &Foo::crd()).await.expect("define");
+    let established = await_condition(definitions, "foos.clux.dev", conditions::is_crd_established());
+    established.await.expect("established");
+    let foos: Api<Foo> = Api::default_namespaced(client);
+    let spec = FooSpec { name: "n".into(), info: None };
+    let made = foos.create(&PostParams::default(), &Foo::new("a", spec)).await.expect("create");
+    assert_eq!(made.spec.name, "n");
+    let status = json!({ "status": { "is_bad": true } });
+    let patched =
+        foos.patch_status("a", &PatchParams::default(), &Patch::Merge(status)).await.expect("patch");
+    assert!(patched.status.is_some_and(|s| s.is_bad));
+    let (_, group) = get(&frontend, "/apis/clux.dev/v1").await;
+    let names: Vec<_> =
+        group["resources"].as_array().expect("resources").iter().map(|r| &r["name"]).collect();
+    assert_eq!(names, ["foos", "foos/status"]);
+    let (_, index) = get(&frontend, "/openapi/v3").await;
+    assert!(index["paths"].get("apis/clux.dev/v1").is_some());
+    let (_, document) = get(&frontend, "/openapi/v3/apis/clux.dev/v1").await;
+    let spec = &document["components"]["schemas"]["dev.clux.v1.Foo"]["properties"]["spec"];
+    assert_eq!(spec["properties"]["info"]["nullable"], true, "{spec}");
+    let (_, document) = get(&frontend, "/openapi/v2").await;
+    let info = &document["definitions"]["dev.clux.v1.Foo"]["properties"]["spec"]["properties"]["info"];
+    assert_eq!(info, &json!({}), "version 2 has no nulls");
+    foos.delete("a", &DeleteParams::default()).await.expect("delete");
+}

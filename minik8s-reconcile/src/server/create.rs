@@ -23,6 +23,10 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
         managed_fields::check_manager("CreateOptions", params)?;
+        if scope.kind.terminating {
+            let message = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::new(405, "MethodNotAllowed", message));
+        }
         let mut warnings = Vec::new();
         let object = encoding::read(&scope.kind, payload, params.field_validation, &mut warnings)?;
         self.insert(scope, object, None, params, warnings).await
@@ -76,18 +80,18 @@ impl ApiServer {
                 self.admit_to_namespace(kind, &name, namespace).await?;
                 compare.push(Compare::Present(namespace_key(namespace)));
             }
-            let draft = encoding::draft(&mut *object, Some(managed.as_bytes()));
+            let draft = encoding::draft(kind, &mut *object, Some(managed.as_bytes()))?;
             if params.dry_run {
                 if self.storage.get(compare[0].key()).await?.is_some() {
                     return Err(ApiError::already_exists(kind, &name));
                 }
-                let object = draft.stamp(0);
+                let object = draft.stamp(0).served_as(kind)?;
                 return Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings });
             }
             let ops = vec![Op::Put(scope.key(&name)?, draft)];
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value");
+                    let object = written.pop().expect("one write, one value").served_as(kind)?;
                     return Ok(ApiResponse {
                         body: ResponseBody::Object { object, created: true },
                         warnings,

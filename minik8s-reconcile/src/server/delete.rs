@@ -8,7 +8,7 @@ use minik8s_api::Object;
 use super::create::to_second;
 use super::key::Scope;
 use super::update::released;
-use super::{ApiServer, encoding};
+use super::{ApiServer, definitions, encoding};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, DeleteParams, ListParams, Propagation, ResponseBody};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
@@ -28,21 +28,22 @@ impl ApiServer {
         let kind = &scope.kind;
         loop {
             let stored = self.read(scope, name).await?;
-            let mut object = stored.object(kind).map_err(ApiError::internal)?;
+            let served = stored.served_as(kind)?;
+            let mut object = served.object(kind).map_err(ApiError::internal)?;
             self.check_preconditions(scope, name, params, &*object, stored.revision())?;
             let changed = self.mark_deleted(scope, &mut *object, params);
             let gone = released(&*object);
             let uid = object.metadata().uid.clone().unwrap_or_default();
             if params.dry_run || (!changed && !gone) {
-                return Ok(ResponseBody::Object { object: stored, created: false }.into());
+                return Ok(ResponseBody::Object { object: served, created: false }.into());
             }
             let key = scope.key(name)?;
-            let draft = encoding::draft(&mut *object, stored.managed_fields());
+            let draft = encoding::draft(kind, &mut *object, stored.managed_fields())?;
             let op = if gone { Op::Delete(key.clone(), draft) } else { Op::Put(key.clone(), draft) };
             let compare = vec![Compare::Revision(key, stored.revision())];
             match self.storage.txn(Txn { compare, ops: vec![op] }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value");
+                    let object = written.pop().expect("one write, one value").served_as(kind)?;
                     return Ok(if gone && !kind.returns_deleted {
                         ResponseBody::Deleted { name: name.to_owned(), uid, revision: object.revision() }
                             .into()
@@ -138,6 +139,9 @@ impl ApiServer {
             && let Some(namespace) = object.downcast_mut::<Namespace>()
         {
             namespace.status.get_or_insert_default().phase = Some("Terminating".to_owned());
+        }
+        if changed {
+            definitions::mark_deleted(object, now);
         }
         changed
     }

@@ -8,12 +8,12 @@ use crate::json_text;
 use crate::request::{FieldValidation, Payload};
 use crate::storage::Draft;
 
-/// The object as a value that lacks nothing but its revision. `managed` is the JSON of its `managedFields`.
-pub(super) fn draft(object: &mut dyn Object, managed: Option<&[u8]>) -> Draft {
+/// The object as it is stored, lacking nothing but its revision. `managed` is the JSON of its `managedFields`.
+pub(super) fn draft(kind: &Kind, object: &mut dyn Object, managed: Option<&[u8]>) -> Result<Draft, ApiError> {
     let metadata = object.metadata_mut();
     metadata.resource_version = Some(String::new());
     metadata.managed_fields = None;
-    let mut json = object.to_json();
+    let mut json = kind.to_stored(object)?;
     // Behind everything else of the metadata, and as text: trees of them are large.
     if let Some(managed) = managed.filter(|m| *m != b"[]") {
         let end = json_text::metadata_end(&json).expect("objects have metadata");
@@ -21,7 +21,7 @@ pub(super) fn draft(object: &mut dyn Object, managed: Option<&[u8]>) -> Draft {
         json.splice(end..end, NAME.iter().chain(managed).copied());
     }
     let version = json_text::metadata_member(&json, "resourceVersion").expect("it was set above");
-    Draft::new(json, version.start + 1)
+    Ok(Draft::new(json, version.start + 1))
 }
 
 /// Reads the object that a request brings; what it should not have goes into `warnings`, or fails, as the request
@@ -33,7 +33,13 @@ pub(super) fn read(
     warnings: &mut Vec<String>,
 ) -> Result<Box<dyn Object>, ApiError> {
     match payload {
-        Payload::Typed(object) => Ok(object),
+        Payload::Typed(object) if kind.owns(&*object) => Ok(object),
+        // A Rust type of a kind that is served by its definition.
+        Payload::Typed(object) => {
+            let json = object.to_json();
+            check_type(kind, &json)?;
+            checked(kind, kind.decode(&json), validation, warnings)
+        }
         Payload::Json(json) => {
             check_type(kind, &json)?;
             let decoded = kind.decode(&json).map_err(|e| malformed(kind, &e))?;

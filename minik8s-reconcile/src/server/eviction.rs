@@ -82,7 +82,8 @@ impl ApiServer {
         scope: &Scope,
         pod: &Pod,
     ) -> Result<Option<(String, Arc<PodDisruptionBudget>)>, ApiError> {
-        let Some(kind) = self.registry.of::<PodDisruptionBudget>() else { return Ok(None) };
+        let registry = self.registry();
+        let Some(kind) = registry.of::<PodDisruptionBudget>() else { return Ok(None) };
         let budgets = Scope { kind: kind.clone(), namespace: scope.namespace.clone() };
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let mut found = None;
@@ -122,7 +123,10 @@ impl ApiServer {
                 set_allowed_condition(&mut budget, now);
             }
             let compare = vec![Compare::Revision(key.to_owned(), stored.revision())];
-            let ops = vec![Op::Put(key.to_owned(), encoding::draft(&mut budget, stored.managed_fields()))];
+            let registry = self.registry();
+            let kind = registry.of::<PodDisruptionBudget>().ok_or_else(ApiError::no_such_resource)?;
+            let draft = encoding::draft(kind, &mut budget, stored.managed_fields())?;
+            let ops = vec![Op::Put(key.to_owned(), draft)];
             if let TxnOutcome::Committed(_) = self.storage.txn(Txn { compare, ops }).await? {
                 return Ok(());
             }
@@ -135,7 +139,7 @@ impl ApiServer {
         let budget = stored.typed::<PodDisruptionBudget>().map_err(ApiError::internal)?;
         let name = budget.metadata.name.as_deref().unwrap_or_default();
         let status = budget.status.clone().unwrap_or_default();
-        let forbidden = |why: &str| match self.registry.of::<PodDisruptionBudget>() {
+        let forbidden = |why: &str| match self.registry().of::<PodDisruptionBudget>() {
             Some(kind) => ApiError::forbidden(kind, name, why),
             None => ApiError::forbidden(&scope.kind, name, why),
         };

@@ -1,5 +1,6 @@
 //! From kinds and names to keys of the storage.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use minik8s_api::Kind;
@@ -44,8 +45,8 @@ impl Scope {
 }
 
 /// The shard of a kind: all its versions live together.
-fn shard(kind: &Kind) -> String {
-    kind.qualified()
+fn shard(kind: &Kind) -> Cow<'_, str> {
+    kind.stored_resource()
 }
 
 /// The key of a namespace object.

@@ -89,7 +89,7 @@ impl ApiServer {
             }
             let key = scope.key(name)?;
             let compare = vec![Compare::Revision(key.clone(), stored.revision())];
-            let ops = vec![Op::Put(key, encoding::draft(&mut pod, stored.managed_fields()))];
+            let ops = vec![Op::Put(key, encoding::draft(kind, &mut pod, stored.managed_fields())?)];
             if let TxnOutcome::Committed(_) = self.storage.txn(Txn { compare, ops }).await? {
                 return Ok(ResponseBody::Done.into());
             }

@@ -82,11 +82,11 @@ impl ContinueToken {
 
 impl ApiServer {
     pub(super) async fn get(&self, scope: &Scope, name: &str) -> Result<ApiResponse, ApiError> {
-        let object = self.read(scope, name).await?;
+        let object = self.read(scope, name).await?.served_as(&scope.kind)?;
         Ok(ResponseBody::Object { object, created: false }.into())
     }
 
-    /// The object `name`, or 404.
+    /// The object `name` as it is stored, or 404.
     pub(super) async fn read(&self, scope: &Scope, name: &str) -> Result<Stored, ApiError> {
         let found = self.storage.get(&scope.key(name)?).await?;
         found.ok_or_else(|| ApiError::not_found(&scope.kind, name))
@@ -159,6 +159,7 @@ impl ApiServer {
         let mut last = None;
         let mut more = page.remaining > 0;
         for (key, object) in page.items {
+            let object = object.served_as(&scope.kind)?;
             if !filter.matches(&scope.kind, &object) {
                 continue;
             }

@@ -31,7 +31,8 @@ impl ApiServer {
         let mut warnings = Vec::new();
         let mut object = encoding::read(&scope.kind, payload, params.field_validation, &mut warnings)?;
         if let Some(binding) = object.downcast_ref::<Binding>() {
-            let pods = self.registry.by_path("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
+            let registry = self.registry();
+            let pods = registry.by_path("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
             let pods = Scope { kind: pods.clone(), namespace: scope.namespace.clone() };
             let name = binding.metadata.name.clone().unwrap_or_default();
             return self.bind(&pods, &name, object.to_value(), params).await;

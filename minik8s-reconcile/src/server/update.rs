@@ -2,8 +2,10 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use minik8s_api::patch::apply::{self, ManagedFields};
-use minik8s_api::{Kind, Object, meta};
+use minik8s_api::{FieldErrors, FieldPath, Kind, Object, meta};
 use serde_json::{Value, json};
+
+use std::sync::Arc;
 
 use super::key::Scope;
 use super::{ApiServer, certificate, encoding, managed_fields};
@@ -80,7 +82,11 @@ impl Part {
                     certificate::keep_verdict(&mut confined, old);
                 }
                 // Controllers keep notes about a status in its object's annotations and labels.
-                replace(&mut confined, "metadata", new.get("metadata"));
+                if kind.custom {
+                    confine_metadata(&mut confined, &new);
+                } else {
+                    replace(&mut confined, "metadata", new.get("metadata"));
+                }
                 confined
             }
             Self::Approval => {
@@ -99,6 +105,14 @@ impl Part {
                 confined
             }
         }
+    }
+}
+
+/// With the status of a custom kind come the version that it was made for, and who manages it.
+fn confine_metadata(confined: &mut Value, new: &Value) {
+    let Some(metadata) = confined.get_mut("metadata") else { return };
+    for field in ["resourceVersion", "uid", "managedFields"] {
+        replace(metadata, field, new.get("metadata").and_then(|m| m.get(field)));
     }
 }
 
@@ -159,6 +173,12 @@ impl ApiServer {
                 "the namespace of the object ({here}) does not match the namespace on the URL ({there})"
             )));
         }
+        if kind.custom && metadata.resource_version.as_deref().unwrap_or_default().is_empty() {
+            let mut errors = FieldErrors::new();
+            let path = FieldPath::new("metadata").child("resourceVersion");
+            errors.invalid(path, 0, "must be specified for an update");
+            return Err(ApiError::invalid(kind, name, &errors));
+        }
         let new = object.to_value();
         let mut response =
             self.change(scope, name, part, params, false, |_, _| Ok(Edited::from(new.clone()))).await?;
@@ -186,6 +206,7 @@ impl ApiServer {
                 self.edited(kind, name, part, params, &stored, whole, &edit, &mut warnings)?;
             if params.dry_run || draft.same_as(&stored) {
                 let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored };
+                let object = object.served_as(kind)?;
                 return Ok(ApiResponse { body: ResponseBody::Object { object, created: false }, warnings });
             }
             let key = scope.key(name)?;
@@ -193,7 +214,7 @@ impl ApiServer {
             let op = if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) };
             match self.storage.txn(Txn { compare, ops: vec![op] }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value");
+                    let object = written.pop().expect("one write, one value").served_as(kind)?;
                     return Ok(ApiResponse {
                         body: ResponseBody::Object { object, created: false },
                         warnings,
@@ -212,7 +233,7 @@ impl ApiServer {
     #[allow(clippy::too_many_arguments)]
     fn edited(
         &self,
-        kind: &Kind,
+        kind: &Arc<Kind>,
         name: &str,
         part: Part,
         params: &WriteParams,
@@ -221,11 +242,12 @@ impl ApiServer {
         edit: &impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
         warnings: &mut Vec<String>,
     ) -> Result<(crate::storage::Draft, bool, bool), ApiError> {
+        let stored = stored.served_as(kind)?;
         let lean = stored.lean();
         let text = if whole { stored.json() } else { &*lean };
         let mut old_value: Value = serde_json::from_slice(text).map_err(ApiError::internal)?;
         let old = kind.decode(&lean).map_err(ApiError::internal)?.object;
-        let live_managed = managed_fields::stored(stored);
+        let live_managed = managed_fields::stored(&stored);
         let Edited { object: mut edited, managed } = edit(&old_value, &live_managed)?;
         take_managed_fields(&mut old_value);
         let sent = take_managed_fields(&mut edited).filter(|_| part == Part::Main);
@@ -255,7 +277,7 @@ impl ApiServer {
             });
             managed
         });
-        if kind.generation && part == Part::Main && differs(&new_value, &old_value) {
+        if kind.generation && part == Part::Main && differs(kind, &new_value, &old_value) {
             let generation = old.metadata().generation.unwrap_or(0) + 1;
             new.metadata_mut().generation = Some(generation);
         }
@@ -264,15 +286,13 @@ impl ApiServer {
         if part == Part::Approval {
             certificate::date_conditions(&mut *new, self.clock.now());
         }
-        if matches!(part, Part::Main | Part::Approval) {
-            errors.extend(kind.validate(&*new));
-            errors.extend(kind.validate_update(&*new, &*old));
-        }
+        let of_a_part = !matches!(part, Part::Main | Part::Approval);
+        errors.extend(kind.validate_change(&*new, &*old, of_a_part));
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let gone = released(&*new);
-        Ok((encoding::draft(&mut *new, Some(managed.to_json().as_bytes())), insists, gone))
+        Ok((encoding::draft(kind, &mut *new, Some(managed.to_json().as_bytes()))?, insists, gone))
     }
 }
 
@@ -298,13 +318,14 @@ fn keep(new: &mut ObjectMeta, old: &ObjectMeta) {
     new.self_link.clone_from(&old.self_link);
 }
 
-/// Whether anything but metadata and status has changed.
-fn differs(new: &Value, old: &Value) -> bool {
-    fn body(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+/// Whether anything but metadata and status has changed. A custom kind whose status is no part of its own has none.
+fn differs(kind: &Kind, new: &Value, old: &Value) -> bool {
+    let part_of_its_own = kind.status || !kind.custom;
+    fn body(value: &Value, part_of_its_own: bool) -> impl Iterator<Item = (&String, &Value)> {
         let fields = value.as_object().into_iter().flatten();
-        fields.filter(|(name, _)| !matches!(name.as_str(), "metadata" | "status"))
+        fields.filter(move |(name, _)| *name != "metadata" && !(part_of_its_own && *name == "status"))
     }
-    !body(new).eq(body(old))
+    !body(new, part_of_its_own).eq(body(old, part_of_its_own))
 }
 
 /// Takes `metadata.managedFields` out of an object.

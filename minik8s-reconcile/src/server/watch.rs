@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use minik8s_api::Kind;
+use minik8s_api::{Kind, Registry};
 use serde_json::json;
 use tokio::time::{Instant, Sleep};
 
@@ -13,6 +13,7 @@ use super::ApiServer;
 use super::key::Scope;
 use super::read::Filter;
 use crate::error::ApiError;
+use crate::kinds::Kinds;
 use crate::request::{ApiResponse, EventType, ResponseBody, WatchEvent, WatchParams, WatchStream};
 use crate::storage::{Change, Query, Subscription};
 use crate::stored::Stored;
@@ -36,7 +37,9 @@ impl ApiServer {
             ready.extend(
                 page.items
                     .into_iter()
-                    .map(|(_, object)| object)
+                    .map(|(_, object)| object.served_as(&scope.kind))
+                    .collect::<Result<Vec<_>, _>>()?
+                    .into_iter()
                     .filter(|o| filter.matches(&scope.kind, o))
                     .map(|object| WatchEvent { event: EventType::Added, object, initial_events_end: false }),
             );
@@ -47,12 +50,15 @@ impl ApiServer {
         } else {
             params.resource_version.unwrap_or(0)
         };
+        let registry = self.kinds.current();
         let subscription = self.storage.watch(&scope.prefix(), after).await?;
         let now = Instant::now();
         let next_bookmark = params.bookmarks.then(|| now + BOOKMARK_PERIOD);
         let deadline = params.timeout_s.map(|s| now + Duration::from_secs(s.into()));
         let watcher = Watcher {
             kind: scope.kind.clone(),
+            kinds: self.kinds.clone(),
+            registry,
             filter,
             subscription,
             ready,
@@ -71,6 +77,9 @@ impl ApiServer {
 
 struct Watcher {
     kind: Arc<Kind>,
+    kinds: Kinds,
+    /// The kinds when `kind` was found among them.
+    registry: Arc<Registry>,
     filter: Filter,
     subscription: Box<dyn Subscription>,
     /// Events that wait to be taken.
@@ -100,13 +109,26 @@ impl Watcher {
                 changes = self.subscription.next() => match changes {
                     Ok(changes) => {
                         let Self { kind, filter, ready, .. } = self;
-                        ready.extend(changes.into_iter().filter_map(|change| event(kind, filter, change)));
+                        for change in changes {
+                            match event(kind, filter, change) {
+                                Ok(event) => ready.extend(event),
+                                Err(e) => {
+                                    self.over = true;
+                                    return Some(Err(e));
+                                }
+                            }
+                        }
                     }
                     Err(e) => {
                         self.over = true;
                         return Some(Err(e.into()));
                     }
                 },
+                () = self.kinds.changed(&self.registry), if self.kind.custom => {
+                    self.registry = self.kinds.current();
+                    // Another definition means another form of the objects: the client begins anew.
+                    self.over = !self.registry.same(&self.kind).is_some_and(|k| Arc::ptr_eq(k, &self.kind));
+                }
                 () = elapsed(&mut self.timer) => {
                     let bookmarks = self.next_bookmark.is_some();
                     if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -136,16 +158,21 @@ async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
 }
 
 /// What a change is to someone who sees only what the filter lets through.
-fn event(kind: &Kind, filter: &Filter, change: Change) -> Option<WatchEvent> {
-    let before = change.previous.as_ref().is_some_and(|p| filter.matches(kind, p));
-    let after = !change.removed && filter.matches(kind, &change.value);
+fn event(kind: &Arc<Kind>, filter: &Filter, change: Change) -> Result<Option<WatchEvent>, ApiError> {
+    let object = change.value.served_as(kind)?;
+    let before = match &change.previous {
+        Some(_) if filter.is_everything() => true,
+        Some(previous) => filter.matches(kind, &previous.served_as(kind)?),
+        None => false,
+    };
+    let after = !change.removed && filter.matches(kind, &object);
     let event = match (before, after) {
-        (false, false) => return None,
+        (false, false) => return Ok(None),
         (false, true) => EventType::Added,
         (true, true) => EventType::Modified,
         (true, false) => EventType::Deleted,
     };
-    Some(WatchEvent { event, object: change.value, initial_events_end: false })
+    Ok(Some(WatchEvent { event, object, initial_events_end: false }))
 }
 
 fn bookmark(kind: &Kind, revision: u64, initial_events_end: bool) -> WatchEvent {

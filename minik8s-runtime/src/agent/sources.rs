@@ -133,8 +133,8 @@ impl Sources {
     ) -> Result<(String, Timestamp), String> {
         let account =
             spec(pod).service_account_name.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
-        let kind = self.client.registry().of::<ServiceAccount>();
-        let kind = kind.ok_or("the server does not serve service accounts")?.clone();
+        let kind = self.client.registry().of::<ServiceAccount>().cloned();
+        let kind = kind.ok_or("the server does not serve service accounts")?;
         let body = json!({
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenRequest",

@@ -90,7 +90,7 @@ fn claims() {
 
 #[test]
 fn custom_resources() {
-    let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {}}});
+    let version = json!({"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}});
     let spec = json!({
         "group": "example.dev", "scope": "Namespaced", "names": {"plural": "things", "kind": "Thing"},
         "versions": [version],

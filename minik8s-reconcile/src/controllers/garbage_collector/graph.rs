@@ -170,7 +170,15 @@ impl Graph {
 
     /// The kind has been listed.
     pub(super) fn listed(&mut self, kind: &Kind) {
-        self.listed.insert(format!("{}/{}", kind.qualified(), kind.version));
+        self.listed.insert(kind.stored_resource().into_owned());
+    }
+
+    /// There is no such kind any more.
+    pub(super) fn forget(&mut self, kind: &Kind) {
+        for uid in self.of_kind(kind) {
+            self.remove(&uid);
+        }
+        self.listed.remove(&*kind.stored_resource());
     }
 
     /// How many kinds have been listed.

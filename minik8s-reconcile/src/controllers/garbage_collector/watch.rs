@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
-use minik8s_api::Kind;
+use futures::stream::FuturesUnordered;
+use minik8s_api::{Kind, Registry};
 
 use super::graph::{Node, Uid};
 use super::{RETRY, Shared};
@@ -13,14 +14,45 @@ use crate::error::ApiError;
 use crate::request::{EventType, ListParams, Operation, ResponseBody, WatchParams};
 use crate::stored::Stored;
 
-/// Keeps the graph's part of `kind` like the server, for ever.
-pub(super) async fn follow(client: &Client, kind: Arc<Kind>, shared: &Shared) {
+/// Keeps the graph like the server, for ever, whatever kinds come and go.
+pub(super) async fn follow_all(client: &Client, shared: &Shared) {
+    let mut following = FuturesUnordered::new();
+    let mut followed = BTreeSet::new();
     loop {
-        if let Err(error) = list_and_watch(client, &kind, shared).await
-            && !error.is_expired()
-        {
-            tracing::debug!(?kind, %error, "watch failed");
-            tokio::time::sleep(RETRY).await;
+        let registry = client.registry();
+        for kind in wanted(&registry) {
+            if followed.insert(kind.stored_resource().into_owned()) {
+                following.push(follow(client, kind.clone(), shared));
+            }
+        }
+        tokio::select! {
+            Some(ended) = following.next() => {
+                followed.remove(&ended);
+            }
+            () = client.kinds().changed(&registry) => {}
+        }
+    }
+}
+
+/// Nothing owns an event, nor is owned by one, and there are many.
+fn wanted(registry: &Registry) -> impl Iterator<Item = &Arc<Kind>> {
+    registry.stored().filter(|k| k.kind != "Event")
+}
+
+/// Keeps the graph's part of `kind` like the server, until there is no such kind, whose stored resource it gives back.
+async fn follow(client: &Client, kind: Arc<Kind>, shared: &Shared) -> String {
+    loop {
+        match list_and_watch(client, &kind, shared).await {
+            // Or no longer in this version.
+            Err(error) if error.is_not_found() && kind.custom => {
+                shared.update(|graph| graph.forget(&kind));
+                return kind.stored_resource().into_owned();
+            }
+            Err(error) if !error.is_expired() => {
+                tracing::debug!(?kind, %error, "watch failed");
+                tokio::time::sleep(RETRY).await;
+            }
+            _ => {}
         }
     }
 }
@@ -74,8 +106,8 @@ fn node(kind: &Arc<Kind>, object: &Stored) -> Result<Node, ApiError> {
 
 /// Waits until every kind has been listed once: before that, an unknown owner may just not have been seen.
 pub(super) async fn complete(client: &Client, shared: &Shared) {
-    let wanted = client.registry().iter().filter(|k| k.stored && k.kind != "Event").count();
     loop {
+        let wanted = wanted(&client.registry()).count();
         if shared.graph.lock().expect("no writer panics").kinds_listed() >= wanted {
             return;
         }

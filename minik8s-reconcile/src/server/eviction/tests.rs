@@ -102,7 +102,7 @@ async fn a_budget_is_reckoned_and_kept() {
     server.bootstrap().await.expect("bootstrap");
     let client = server.client();
     let stop = CancellationToken::new();
-    let manager = Manager::new(client.clone()).controller(disruption::controller(server.registry()));
+    let manager = Manager::new(client.clone()).controller(disruption::controller(&server.registry()));
     let running = tokio::spawn(manager.run(stop.clone()));
     for name in ["a", "b"] {
         pod(&client, name, "True").await;
