@@ -5,6 +5,7 @@ import os
 import threading
 import unittest
 import uuid
+from datetime import datetime, timezone
 
 from kubernetes import client, config, utils, watch
 from kubernetes.client.rest import ApiException
@@ -231,6 +232,10 @@ class Objects(unittest.TestCase):
             reason="Tested",
             message="a note",
             type="Normal",
+            event_time=datetime.now(timezone.utc),
+            action="Test",
+            reporting_component="tests.example.dev/python",
+            reporting_instance="one",
         )
         self.core.create_namespaced_event(NAMESPACE, body)
         new = client.EventsV1Api().read_namespaced_event(called, NAMESPACE)

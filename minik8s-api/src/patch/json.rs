@@ -20,15 +20,30 @@ pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
     let operations: json_patch::Patch = serde::Deserialize::deserialize(patch)
         .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
     let mut out = original.clone();
-    json_patch::patch(&mut out, &operations).map_err(|e| {
-        let operation =
-            patch.get(e.operation).and_then(|o| o.get("op")).and_then(Value::as_str).unwrap_or("?");
-        PatchError::DoesNotApply(format!(
-            "operation {} ({operation} {}) of the JSON patch does not apply: {}",
-            e.operation, e.path, e.kind
-        ))
-    })?;
+    for (index, operation) in operations.0.iter().enumerate() {
+        if is_test_for_nothing(operation, &out) {
+            continue;
+        }
+        json_patch::patch(&mut out, std::slice::from_ref(operation)).map_err(|e| {
+            let name = patch.get(index).and_then(|o| o.get("op")).and_then(Value::as_str).unwrap_or("?");
+            PatchError::DoesNotApply(format!(
+                "operation {index} ({name} {}) of the JSON patch does not apply: {}",
+                e.path, e.kind
+            ))
+        })?;
+    }
     Ok(out)
+}
+
+/// Whether it is a test that something is null, which is not there at all. Kubernetes takes that for a success, and
+/// clients ask in this way whether nobody was there before them.
+fn is_test_for_nothing(operation: &json_patch::PatchOperation, document: &Value) -> bool {
+    match operation {
+        json_patch::PatchOperation::Test(test) => {
+            test.value.is_null() && test.path.resolve(document).is_err()
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -51,6 +66,17 @@ mod tests {
         ]);
         let expected = json!({"spec": {"list": ["A", "b", "d"]}, "moved": 1, "first": "a"});
         assert_eq!(apply(&original, &patch), Ok(expected));
+    }
+
+    #[test]
+    fn what_is_not_there_is_null() {
+        let patch = json!([
+            {"op": "test", "path": "/metadata/finalizers", "value": null},
+            {"op": "add", "path": "/metadata/finalizers", "value": ["mine"]},
+        ]);
+        let patched = apply(&json!({"metadata": {}}), &patch).expect("nobody was there");
+        assert_eq!(patched, json!({"metadata": {"finalizers": ["mine"]}}));
+        apply(&patched, &patch).expect_err("somebody is there");
     }
 
     #[test]

@@ -140,18 +140,12 @@ fn read(kind: &Kind, scope: &Scope, name: &str, body: &[u8]) -> Result<Value, Ap
     if metadata("managedFields").is_some_and(|fields| !fields.is_null()) {
         return Err(ApiError::bad_request("metadata.managedFields must be nil"));
     }
-    match metadata("name").and_then(Value::as_str).unwrap_or_default() {
-        "" => {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
-            )));
-        }
-        given if given != name => {
-            return Err(ApiError::bad_request(format!(
-                "the name of the object ({given}) does not match the name on the URL ({name})"
-            )));
-        }
-        _ => {}
+    // A configuration of a status often leaves the name out: the path has it.
+    let given = metadata("name").and_then(Value::as_str).filter(|n| !n.is_empty()).unwrap_or(name);
+    if given != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
     }
     let there = scope.namespace.as_deref();
     match metadata("namespace").and_then(Value::as_str).filter(|n| !n.is_empty()) {
@@ -159,8 +153,19 @@ fn read(kind: &Kind, scope: &Scope, name: &str, body: &[u8]) -> Result<Value, Ap
             "the namespace of the provided object does not match the namespace sent on the request ({given} is not {})",
             there.unwrap_or_default()
         ))),
-        _ => Ok(config),
+        _ => Ok(named(config, name)),
     }
+}
+
+/// The configuration, with its object's name in it.
+fn named(mut config: Value, name: &str) -> Value {
+    if let Some(fields) = config.as_object_mut() {
+        let metadata = fields.entry("metadata").or_insert_with(|| Value::Object(serde_json::Map::new()));
+        if let Some(metadata) = metadata.as_object_mut() {
+            metadata.insert("name".to_owned(), name.into());
+        }
+    }
+    config
 }
 
 #[cfg(test)]

@@ -113,6 +113,14 @@ async fn publish(operator: &Operator, memo: &Memo, reason: &str, note: String) -
     Ok(operator.recorder.publish(&event, &about).await?)
 }
 
+/// Waits, for no longer than is reasonable.
+async fn soon<T, E: std::error::Error + Send + Sync + 'static>(
+    what: &str,
+    condition: impl Future<Output = Result<T, E>>,
+) -> anyhow::Result<T> {
+    Ok(timeout(PATIENCE, condition).await.with_context(|| format!("in vain: {what}"))??)
+}
+
 pub(super) async fn controller(scene: Scene) -> anyhow::Result<()> {
     let kube = scene.kube();
     let definitions: Api<CustomResourceDefinition> = Api::all(kube.clone());
@@ -129,37 +137,43 @@ pub(super) async fn controller(scene: Scene) -> anyhow::Result<()> {
     let running = Controller::new(memos.clone(), watcher::Config::default())
         .owns(configs.clone(), watcher::Config::default())
         .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), operator)
-        .for_each(|_| std::future::ready(()));
+        .for_each(|done| async {
+            if let Err(error) = done {
+                eprintln!("memo operator: {error}: {:?}", std::error::Error::source(&error));
+            }
+        });
     let running = tokio::spawn(running);
 
     let memo = Memo::new("first", serde_json::from_value(json!({ "text": "hello" }))?);
     memos.create(&PostParams::default(), &memo).await?;
     let kept = |memo: Option<&Memo>| memo.and_then(|m| m.status.as_ref()).is_some_and(|s| s.kept);
-    let memo = timeout(PATIENCE, await_condition(memos.clone(), "first", kept)).await??.context("a memo")?;
+    let memo =
+        soon("the memo is kept", await_condition(memos.clone(), "first", kept)).await?.context("a memo")?;
     ensure!(memo.spec.copies == 1 && memo.finalizers() == ["tests.minik8s.dev/memo"], "{memo:?}");
     let text = |wanted: &'static str| {
         move |config: Option<&ConfigMap>| {
             config.and_then(|c| c.data.as_ref()).is_some_and(|d| d.get("text").is_some_and(|t| t == wanted))
         }
     };
-    timeout(PATIENCE, await_condition(configs.clone(), "first", text("hello"))).await??;
+    soon("the child is there", await_condition(configs.clone(), "first", text("hello"))).await?;
     // What somebody else did to the child is undone, and the child that is deleted comes back.
     let meddle = json!({ "data": { "text": "something else" } });
     configs.patch("first", &PatchParams::default(), &Patch::Merge(&meddle)).await?;
-    timeout(PATIENCE, await_condition(configs.clone(), "first", text("hello"))).await??;
+    soon("what was done to the child is undone", await_condition(configs.clone(), "first", text("hello")))
+        .await?;
     configs.delete("first", &DeleteParams::default()).await?;
-    timeout(PATIENCE, await_condition(configs.clone(), "first", text("hello"))).await??;
+    soon("the deleted child is back", await_condition(configs.clone(), "first", text("hello"))).await?;
     let change = json!({ "spec": { "text": "goodbye" } });
     memos.patch("first", &PatchParams::default(), &Patch::Merge(&change)).await?;
-    timeout(PATIENCE, await_condition(configs.clone(), "first", text("goodbye"))).await??;
+    soon("the child follows", await_condition(configs.clone(), "first", text("goodbye"))).await?;
     let bad = json!({ "spec": { "text": "" } });
     let refused = memos.patch("first", &PatchParams::default(), &Patch::Merge(&bad)).await;
     ensure!(matches!(&refused, Err(kube::Error::Api(status)) if status.code == 422), "{refused:?}");
 
     let (uid, child) = (memo.uid().context("a uid")?, configs.get("first").await?.uid().context("a uid")?);
     memos.delete("first", &DeleteParams::default()).await?;
-    timeout(PATIENCE, await_condition(memos.clone(), "first", conditions::is_deleted(&uid))).await??;
-    timeout(PATIENCE, await_condition(configs, "first", conditions::is_deleted(&child))).await??;
+    soon("the memo is gone", await_condition(memos.clone(), "first", conditions::is_deleted(&uid))).await?;
+    soon("the child is gone", await_condition(configs, "first", conditions::is_deleted(&child))).await?;
     let events: Api<Event> = Api::namespaced(kube, scene.namespace());
     let told = events.list(&ListParams::default().fields("involvedObject.kind=Memo")).await?;
     let reasons: Vec<_> = told.items.iter().filter_map(|e| e.reason.as_deref()).collect();
