@@ -99,8 +99,13 @@ impl Stored {
         }
         let typed: Arc<K> =
             Arc::new(serde_json::from_slice(&self.lean()).map_err(|e| DecodeError::new("", e.to_string()))?);
-        // Somebody else may have been first, perhaps with another type: then ours stays unshared.
-        let _ = self.0.typed.set(typed.clone());
+        // Somebody else may have been first: then theirs is shared, unless it is of another type.
+        if let Err(typed) = self.0.typed.set(typed.clone())
+            && let Some(first) = self.0.typed.get().and_then(|first| first.clone().downcast::<K>().ok())
+        {
+            drop(typed);
+            return Ok(first);
+        }
         Ok(typed)
     }
 

@@ -136,6 +136,10 @@ impl Storage for EmbeddedStorage {
     }
 }
 
+/// Bytes of the file's pages that redb keeps in memory. What is read is read from the map; the file is only written, and
+/// that at its end.
+const PAGE_CACHE: usize = 8 * 1024 * 1024;
+
 /// The one that writes.
 struct Writer {
     path: PathBuf,
@@ -286,7 +290,7 @@ fn remove(
 }
 
 fn open_file(path: &Path) -> Result<Database, StorageError> {
-    let db = Database::create(path).map_err(|e| match e {
+    let db = Database::builder().set_cache_size(PAGE_CACHE).create(path).map_err(|e| match e {
         redb::DatabaseError::DatabaseAlreadyOpen => {
             StorageError::Unavailable(format!("{} is in use by another process", path.display()))
         }

@@ -1,8 +1,15 @@
 //! kubectl of every age, on our server.
 
-use anyhow::ensure;
-use minik8s_tests::Scene;
+use anyhow::{Context, ensure};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::runtime::wait::await_condition;
 use minik8s_tests::clients::Kubectl;
+use minik8s_tests::{PATIENCE, Program, Scene};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 /// A deployment that wants no pods.
 fn deployment(name: &str, image: &str) -> String {
@@ -198,12 +205,40 @@ pub(super) async fn pods(scene: Scene) -> anyhow::Result<()> {
         let copy = dir.path().join("copy").display().to_string();
         run(&["cp", &format!("{name}:/tmp/index.html"), &copy]).ok().await?;
         ensure!(std::fs::read_to_string(&copy)? == "hello\n");
+        let served = forwarded(run(&["port-forward", name, ":8080"])).await?;
+        ensure!(served.ends_with("hello\n"), "{served}");
+        let echo = format!("echo-{}", kubectl.version.1);
+        let reader = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{ name: {echo} }}\nspec:\n  containers:\n  \
+             - {{ name: main, image: \"localhost/busybox:1\", command: [cat], stdin: true, stdinOnce: true }}\n"
+        );
+        run(&["create", "-f", "-"]).input(reader).ok().await?;
+        run(&["wait", "--for=condition=Ready", "pod", &echo, "--timeout=90s"]).ok().await?;
+        let attached = run(&["attach", "-i", &echo]).input("attached\n").ok().await?;
+        ensure!(attached.contains("attached\n"), "{attached}");
+        run(&["delete", "pod", &echo, "--grace-period=1"]).ok().await?;
         let described = run(&["describe", "pod", name]).ok().await?;
         ensure!(described.contains("Started") && described.contains("Scheduled"), "{described}");
         run(&["delete", "pod", name, "--grace-period=1"]).ok().await?;
         run(&["get", "pod", name]).run().await?.failed_with(1, &["NotFound"])?;
     }
     Ok(())
+}
+
+/// What a page says that `kubectl port-forward` makes reachable.
+async fn forwarded(kubectl: Program) -> anyhow::Result<String> {
+    let mut forward = kubectl.start()?;
+    let mut lines = BufReader::new(forward.stdout.take().context("a pipe")?).lines();
+    let line = timeout(PATIENCE, lines.next_line()).await.context("it says nothing")??;
+    let line = line.context("it has ended")?;
+    let port = line.strip_prefix("Forwarding from 127.0.0.1:").and_then(|l| l.split(' ').next());
+    let port: u16 = port.with_context(|| line.clone())?.parse()?;
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n").await?;
+    let mut page = String::new();
+    timeout(PATIENCE, stream.read_to_string(&mut page)).await.context("no page")??;
+    forward.kill().await?;
+    Ok(page)
 }
 
 fn definition(plural: &str, kind: &str, group: &str) -> String {
@@ -332,28 +367,40 @@ pub(super) async fn create(scene: Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Drains the node of this case's pod, while a budget says when.
 pub(super) async fn drain(scene: Scene) -> anyhow::Result<()> {
-    let kubectl = Kubectl::newest(&scene).await?;
-    let run = |args: &[&str]| kubectl.run(&scene, args);
-    let pod = "apiVersion: v1\nkind: Pod\nmetadata: { name: kept, labels: { app: kept } }\nspec:\n  \
-               terminationGracePeriodSeconds: 1\n  \
-               containers: [{ name: main, image: \"localhost/busybox:1\", command: [sleep, \"3600\"] }]\n";
-    scene.apply(pod).await?;
-    scene.until_ready("kept").await?;
-    run(&["create", "poddisruptionbudget", "kept", "--selector=app=kept", "--min-available=1"]).ok().await?;
-    run(&["wait", "--for=jsonpath={.status.currentHealthy}=1", "pdb/kept", "--timeout=60s"]).ok().await?;
-    let namespace = scene.namespace();
-    let evict = || async {
-        let body = format!(
-            r#"{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"kept","namespace":"{namespace}"}}}}"#
-        );
-        let path = format!("/api/v1/namespaces/{namespace}/pods/kept/eviction");
-        run(&["create", "--raw", &path, "-f", "-"]).input(body).run().await
-    };
-    evict().await?.failed_with(1, &["disruption budget"])?;
-    run(&["patch", "pdb", "kept", "--type=merge", "-p", r#"{"spec":{"minAvailable":0}}"#]).ok().await?;
-    run(&["wait", "--for=jsonpath={.status.disruptionsAllowed}=1", "pdb/kept", "--timeout=60s"]).ok().await?;
-    let ran = evict().await?;
-    ensure!(ran.code == 0, "{ran:?}");
-    scene.until_gone("kept").await
+    for kubectl in Kubectl::all(&scene).await? {
+        let run = |args: &[&str]| kubectl.run(&scene, args);
+        let pod = "apiVersion: v1\nkind: Pod\nmetadata: { name: kept, labels: { app: kept } }\nspec:\n  \
+                   terminationGracePeriodSeconds: 1\n  \
+                   containers: [{ name: main, image: \"localhost/busybox:1\", command: [sleep, \"3600\"] }]\n";
+        let budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: { name: kept }\n\
+                      spec: { minAvailable: 1, selector: { matchLabels: { app: kept } } }\n";
+        scene.apply(pod).await?;
+        scene.apply(budget).await?;
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(scene.kube(), scene.namespace());
+        let status = |wanted: fn(&PodDisruptionBudgetStatus) -> bool| {
+            let found =
+                move |b: Option<&PodDisruptionBudget>| b.and_then(|b| b.status.as_ref()).is_some_and(wanted);
+            timeout(PATIENCE, await_condition(budgets.clone(), "kept", found))
+        };
+        status(|s| s.current_healthy == Some(1) && s.disruptions_allowed == Some(0))
+            .await
+            .context("not counted")??;
+        // Without --pod-selector it would be the pods of other cases, too.
+        let drain = ["drain", "n1", "--pod-selector=app=kept", "--force", "--timeout=3s"];
+        let ran = run(&drain).run().await?;
+        ensure!(ran.code != 0 && ran.stderr.contains("disruption budget"), "{ran:?}");
+        scene.until_ready("kept").await?;
+        let none = serde_json::json!({ "spec": { "minAvailable": 0 } });
+        budgets.patch("kept", &PatchParams::default(), &Patch::Merge(&none)).await?;
+        status(|s| s.disruptions_allowed == Some(1)).await.context("not allowed")??;
+        run(&[&drain[..4], &["--timeout=60s"]].concat()).ok().await?;
+        scene.until_gone("kept").await?;
+        let nodes = run(&["get", "node", "n1"]).ok().await?;
+        ensure!(nodes.contains("SchedulingDisabled"), "{nodes}");
+        run(&["uncordon", "n1"]).ok().await?;
+        budgets.delete("kept", &DeleteParams::default()).await?;
+    }
+    Ok(())
 }
