@@ -67,7 +67,7 @@ impl ApiServer {
         };
         for stored in &found.items {
             let metadata = stored.metadata().map_err(ApiError::internal)?;
-            let place = Scope { kind: scope.kind.clone(), namespace: metadata.namespace };
+            let place = Scope { namespace: metadata.namespace, ..scope.clone() };
             match self.delete(&place, metadata.name.as_deref().unwrap_or_default(), params).await {
                 Err(e) if !e.is_not_found() => return Err(e),
                 _ => {}

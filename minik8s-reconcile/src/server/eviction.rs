@@ -83,7 +83,7 @@ impl ApiServer {
         pod: &Pod,
     ) -> Result<Option<(String, Arc<PodDisruptionBudget>)>, ApiError> {
         let Some(kind) = self.registry.of::<PodDisruptionBudget>() else { return Ok(None) };
-        let budgets = Scope { kind: kind.clone(), namespace: scope.namespace.clone() };
+        let budgets = Scope { kind: kind.clone(), ..scope.clone() };
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let mut found = None;
         for (key, stored) in self.storage.list(&Query::prefix(budgets.prefix())).await?.items {
