@@ -14,6 +14,7 @@ mod eviction;
 mod follow;
 mod key;
 mod managed_fields;
+pub mod node;
 mod patch;
 mod pods;
 pub mod rbac;

@@ -6,7 +6,7 @@ use minik8s_api::{Kind, Object};
 use super::key::Scope;
 use super::key::namespace_key;
 use super::update::Part;
-use super::{ApiServer, rbac};
+use super::{ApiServer, node, rbac};
 use crate::error::ApiError;
 
 impl ApiServer {
@@ -18,6 +18,7 @@ impl ApiServer {
         old: Option<(Part, &dyn Object)>,
         new: &dyn Object,
     ) -> Result<(), ApiError> {
+        node::admit(scope, old, new)?;
         if scope.kind.group == rbac::GROUP {
             rbac::may_grant(self, scope, old.map(|(_, old)| old), new).await?;
         }

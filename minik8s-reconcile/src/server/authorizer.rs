@@ -1,5 +1,7 @@
 //! Who may do what.
 
+mod union;
+
 use std::borrow::Cow;
 
 use async_trait::async_trait;
@@ -10,6 +12,8 @@ use minik8s_api::selector::FieldSelector;
 use crate::error::ApiError;
 use crate::request::{Operation, User};
 use crate::storage::StorageError;
+
+pub use union::Union;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -29,6 +29,7 @@ impl ApiServer {
         loop {
             let stored = self.read(scope, name).await?;
             let mut object = stored.object(kind).map_err(ApiError::internal)?;
+            super::node::admit_deletion(scope, &*object)?;
             self.check_preconditions(scope, name, params, &*object, stored.revision())?;
             let changed = self.mark_deleted(scope, &mut *object, params);
             let gone = released(&*object);

@@ -68,6 +68,16 @@ impl fmt::Debug for Rbac {
     }
 }
 
+/// Whether one of the rules allows the action.
+pub(super) fn any_allows(of: &[PolicyRule], action: &Action<'_>) -> bool {
+    of.iter().any(|rule| rules::allows(rule, action))
+}
+
+/// What nodes may do apart from what depends on the node.
+pub(super) fn node_rules() -> Vec<PolicyRule> {
+    default_roles::NODE.iter().map(|rule| rule.to_policy()).collect()
+}
+
 /// Whether the user may do everything, whatever the roles say.
 pub(super) fn is_master(user: &User) -> bool {
     user.groups.iter().any(|g| g == MASTERS)
