@@ -20,6 +20,8 @@ use crate::node::default_address;
 
 /// The group that may do everything.
 const ADMINISTRATORS: &str = "system:masters";
+/// The group of all nodes.
+pub const NODES: &str = "system:nodes";
 /// Whom an agent obeys.
 pub const API_SERVER: &str = "system:apiserver";
 /// What pods call the API server, and its address there.
@@ -62,9 +64,14 @@ pub fn agents(authority: &Authority) -> anyhow::Result<Arc<ClientConfig>> {
     Ok(tls::client_config(&credentials, [authority.der().clone()])?)
 }
 
+/// Who the agent of a node is.
+pub fn node_user(node: &str) -> String {
+    format!("system:node:{node}")
+}
+
 /// How the agent of a node speaks TLS to the API server's calls.
 pub fn agent(authority: &Authority, node: &str, address: IpAddr) -> anyhow::Result<Arc<ServerConfig>> {
-    let subject = Subject::client(format!("system:node:{node}")).group("system:nodes");
+    let subject = Subject::client(node_user(node)).group(NODES);
     let subject = subject.hosts([node.to_owned(), address.to_string()]);
     let credentials = authority.issue(&subject, jiff::Timestamp::now())?;
     Ok(tls::server_config(&credentials, [authority.der().clone()])?)

@@ -1,10 +1,14 @@
 //! `minik8s server`: API server, controllers and scheduler.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use minik8s_reconcile::http::{Frontend, Listener, serve};
 use minik8s_reconcile::pki::Authority;
+use minik8s_reconcile::server::authorizer::Union;
+use minik8s_reconcile::server::rbac;
+use minik8s_reconcile::storage::Storage;
 use minik8s_reconcile::storage::embedded::EmbeddedStorage;
 use minik8s_reconcile::{ApiServer, Manager, controllers, scheduler};
 use tokio::task::JoinHandle;
@@ -46,8 +50,10 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     let began = std::time::Instant::now();
     let storage = EmbeddedStorage::open(database(&args.data_dir))
         .with_context(|| format!("cannot open the data in {}", args.data_dir.display()))?;
-    let server = ApiServer::new(storage);
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    let server = ApiServer::builder().authorizer(Union::of_cluster(storage.clone()).await?).build(storage);
     server.bootstrap().await?;
+    rbac::bootstrap(&server.client()).await?;
     let mut listeners = daemon::passed_on()?;
     for address in &args.listen {
         listeners
@@ -68,8 +74,9 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     let manager = Manager::new(server.client())
         .controller(scheduler::controller())
         .controller(controllers::namespace::controller())
-        .controller(controllers::disruption::controller(&server.registry()))
+        .controller(controllers::cluster_role_aggregation::controller(&server.registry()))
         .controller(controllers::custom_resources::controller())
+        .controller(controllers::disruption::controller(&server.registry()))
         .controller(controllers::events::controller())
         .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
     let managing = tokio::spawn(manager.run(shutdown.clone()));

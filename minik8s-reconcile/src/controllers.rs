@@ -1,5 +1,6 @@
 //! The built-in controllers. Each is a value to give to a [`crate::Manager`].
 
+pub mod cluster_role_aggregation;
 pub mod custom_resources;
 pub mod disruption;
 pub mod events;

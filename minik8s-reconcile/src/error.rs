@@ -152,12 +152,22 @@ impl ApiError {
 
     /// 403: this may not be done here; `why` says what stands against it.
     pub fn forbidden(kind: &Kind, name: &str, why: impl std::fmt::Display) -> Self {
-        let kind_name = kind.qualified();
-        let message = match name {
-            "" => format!("{kind_name} is forbidden: {why}"),
-            name => format!("{kind_name} \"{name}\" is forbidden: {why}"),
-        };
-        Self::new(403, "Forbidden", message).about(kind, name)
+        Self::forbidden_resource(&kind.group, &kind.plural, name, why)
+    }
+
+    /// As [`Self::forbidden`], for a resource that need not exist.
+    pub fn forbidden_resource(group: &str, plural: &str, name: &str, why: impl std::fmt::Display) -> Self {
+        let dot = if group.is_empty() { "" } else { "." };
+        let quoted = if name.is_empty() { String::new() } else { format!(" \"{name}\"") };
+        let message = format!("{plural}{dot}{group}{quoted} is forbidden: {why}");
+        let mut error = Self::new(403, "Forbidden", message);
+        error.details = Some(Box::new(StatusDetails {
+            group: Some(group.to_owned()).filter(|g| !g.is_empty()),
+            kind: Some(plural.to_owned()),
+            name: Some(name.to_owned()).filter(|n| !n.is_empty()),
+            ..StatusDetails::default()
+        }));
+        error
     }
 
     /// 405: the resource does not have that verb.

@@ -7,6 +7,7 @@ mod aggregated_discovery;
 mod body;
 mod discovery;
 mod health;
+mod identity;
 mod negotiate;
 mod output;
 mod params;
@@ -29,8 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::error::ApiError;
-use crate::request::User;
 use crate::server::ApiServer;
+use crate::server::authorizer::Action;
 
 pub use body::Body;
 pub use serve::{Listener, serve};
@@ -82,8 +83,9 @@ impl Frontend {
 
     /// Answers one request. It never fails: errors are `Status` responses.
     ///
-    /// Who asks is the [`User`] among the request's extensions; without one it is this process itself, which may do
-    /// everything. [`serve`] puts in whom a connection's certificate names.
+    /// Who asks is the [`User`](crate::request::User) among the request's extensions; without one it is this process
+    /// itself, which may do everything. [`serve`] puts in whom a connection's certificate names. Headers can say on
+    /// whose behalf it is, if that is permitted.
     pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -99,13 +101,15 @@ impl Frontend {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let path = request.uri().path();
-        let route = route::Route::parse(path)?;
-        if !route.is_open() && request.extensions().get().is_some_and(User::is_anonymous) {
-            return Err(ApiError::unauthorized());
+        let user = self.identify(request.extensions().get().cloned(), request.headers()).await?;
+        let route = route::Route::parse(request.uri().path());
+        if let Ok(route::Route::Resource(place)) = route {
+            return self.resource(place, user, request).await;
         }
-        match route {
-            route::Route::Resource(place) => self.resource(place, request).await,
+        let verb = request.method().as_str().to_ascii_lowercase();
+        let action = Action::NonResource { verb: &verb, path: request.uri().path() };
+        self.server.permit(&user, &action).await?;
+        match route? {
             route::Route::Health(endpoint, check) if request.method() == Method::GET => {
                 self.health(&endpoint, check.as_deref(), request.uri().query()).await
             }

@@ -12,10 +12,13 @@ mod definitions;
 mod delete;
 mod encoding;
 mod eviction;
+mod follow;
 mod key;
 mod managed_fields;
+pub mod node;
 mod patch;
 mod pods;
+pub mod rbac;
 mod read;
 mod review;
 mod scale;
@@ -29,8 +32,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use k8s_openapi::api::core::v1::Namespace;
+use minik8s_api::Registry;
 use minik8s_api::conversion::ConversionError;
-use minik8s_api::{Kind, Registry};
 use tower::Service;
 
 use self::authorizer::{AlwaysAllow, Authorizer};
@@ -142,18 +145,36 @@ impl ApiServer {
 
     async fn dispatch(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
         let ApiRequest { kind, namespace, name, subresource, operation, user } = request;
-        self.permit(
-            &user,
-            operation.verb(),
-            &kind,
-            namespace.as_deref(),
-            name.as_deref(),
-            subresource.as_deref(),
-        )?;
-        let scope = key::Scope::new(kind, namespace)?;
+        let selector = authorizer::field_selector(&operation);
+        let selected = authorizer::selected(selector, "metadata.name");
+        let named = name.as_deref().or(selected.as_deref());
+        let (verb, place) = (operation.verb(), namespace.as_deref());
+        let mut action = authorizer::action(&kind, verb, place, named, subresource.as_deref());
+        if let authorizer::Action::Resource { field_selector, .. } = &mut action {
+            *field_selector = selector;
+        }
+        self.permit(&user, &action).await?;
+        let grants = kind.group == rbac::GROUP && !matches!(verb, "get" | "list" | "watch");
+        let scope = key::Scope::new(kind, namespace, user)?;
+        let response = self.perform(scope, name, subresource, operation).await?;
+        if grants {
+            // What has been acknowledged is in force.
+            self.authorizer.settle().await?;
+        }
+        Ok(response)
+    }
+
+    /// Does what has been permitted.
+    async fn perform(
+        &self,
+        scope: key::Scope,
+        name: Option<String>,
+        subresource: Option<String>,
+        operation: Operation,
+    ) -> Result<ApiResponse, ApiError> {
         match (operation, name, subresource.as_deref()) {
             (Operation::Create(payload, params), None, None) if !scope.kind.stored => {
-                self.review(&scope, payload, &params, &user).await
+                self.review(&scope, payload, &params).await
             }
             (Operation::DeleteCollection(..), ..) if !scope.kind.verbs().contains(&"deletecollection") => {
                 Err(ApiError::method_not_allowed())
@@ -166,7 +187,7 @@ impl ApiServer {
                 self.get(&scope, &name).await
             }
             (Operation::Create(payload, params), None, None) if certificate::is_request(&scope.kind) => {
-                self.create(&scope, certificate::asked_by(payload, &user), &params).await
+                self.create(&scope, certificate::asked_by(payload, &scope.user), &params).await
             }
             (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
             (Operation::List(params), None, None) => self.list(&scope, &params).await,
@@ -198,18 +219,16 @@ impl ApiServer {
     ///
     /// # Errors
     /// 403, if not.
-    pub(crate) fn permit(
-        &self,
-        user: &User,
-        verb: &str,
-        kind: &Kind,
-        namespace: Option<&str>,
-        name: Option<&str>,
-        subresource: Option<&str>,
-    ) -> Result<(), ApiError> {
-        let action = authorizer::action(kind, verb, namespace, name, subresource);
-        let decision = self.authorizer.authorize(user, &action);
-        if decision.allowed { Ok(()) } else { Err(authorizer::forbidden(kind, user, &action, &decision)) }
+    pub(crate) async fn permit(&self, user: &User, action: &authorizer::Action<'_>) -> Result<(), ApiError> {
+        if self.authorizer.authorize(user, action).allowed {
+            return Ok(());
+        }
+        // It may be allowed by something that has just been written. Nobody writes for those nobody knows.
+        if !user.is_anonymous() {
+            self.authorizer.settle().await?;
+        }
+        let decision = self.authorizer.authorize(user, action);
+        if decision.allowed { Ok(()) } else { Err(authorizer::forbidden(user, action, &decision)) }
     }
 }
 

@@ -267,6 +267,33 @@ pub trait Storage: Send + Sync + 'static {
     async fn compact(&self, revision: u64) -> Result<(), StorageError>;
 }
 
+#[async_trait]
+impl<S: Storage + ?Sized> Storage for Arc<S> {
+    async fn get(&self, key: &str) -> Result<Option<Stored>, StorageError> {
+        (**self).get(key).await
+    }
+
+    async fn list(&self, query: &Query) -> Result<Page, StorageError> {
+        (**self).list(query).await
+    }
+
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StorageError> {
+        (**self).txn(txn).await
+    }
+
+    async fn watch(&self, prefix: &str, after: u64) -> Result<Box<dyn Subscription>, StorageError> {
+        (**self).watch(prefix, after).await
+    }
+
+    async fn revision(&self) -> Result<u64, StorageError> {
+        (**self).revision().await
+    }
+
+    async fn compact(&self, revision: u64) -> Result<(), StorageError> {
+        (**self).compact(revision).await
+    }
+}
+
 /// What stands before the first `/`.
 fn shard_of(key: &str) -> &str {
     key.split_once('/').map_or(key, |(shard, _)| shard)

@@ -49,13 +49,19 @@ pub fn template(template: &mut PodTemplateSpec) {
     }
 }
 
-/// Readies a new pod: it is pending, whatever its creator says, runs as its namespace's default account, and leaves
-/// a node some minutes after that node is lost.
+/// The annotation of pods that show what a node runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Readies a new pod: it is pending, whatever its creator says, runs as its namespace's default account (unless it only
+/// shows what a node runs), and leaves a node some minutes after that node is lost.
 pub fn prepare_for_create(pod: &mut Pod) {
     let qos_class = pod.spec.as_ref().map(|spec| qos_class(spec).to_owned());
     pod.status = Some(PodStatus { phase: Some("Pending".to_owned()), qos_class, ..Default::default() });
+    let is_mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR));
     if let Some(spec) = &mut pod.spec {
-        set(&mut spec.service_account_name, "default");
+        if !is_mirror {
+            set(&mut spec.service_account_name, "default");
+        }
         spec.service_account = spec.service_account_name.clone();
         tolerate_lost_nodes(spec);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use minik8s_api::{Kind, protobuf};
 use serde_json::{Value, json};
 
@@ -20,6 +20,7 @@ use crate::request::{
     ApiRequest, ApiResponse, EventType, ObjectList, Operation, Patch, PatchFormat, Payload, ResponseBody,
     User, WatchEvent, WatchStream,
 };
+use crate::server::authorizer::{self, Action};
 use crate::storage::StorageError;
 
 /// A watch over HTTP ends after that long if the client does not say, so that its connection is renewed.
@@ -39,12 +40,15 @@ impl Frontend {
     pub(super) async fn resource<B>(
         &self,
         place: Place,
+        user: User,
         request: Request<B>,
     ) -> Result<Response<Body>, ApiError>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        // Before anything else of the request is looked at.
+        self.may_begin(&user, &place, request.method(), request.uri()).await?;
         let registry = self.server.registry();
         let kind = registry
             .by_path(&place.group, &place.version, &place.plural)
@@ -53,9 +57,6 @@ impl Frontend {
         if let (Some(name), Some(subresource)) = (&place.name, &place.subresource)
             && super::proxy::is_proxied(&kind, subresource)
         {
-            let verb = if request.method() == Method::GET { "get" } else { "create" };
-            let (namespace, part) = (place.namespace.as_deref(), Some(subresource.as_str()));
-            self.server.permit(&asker(request.extensions()), verb, &kind, namespace, Some(name), part)?;
             return self.proxy(&kind, &place, name, subresource, request).await;
         }
         let (parts, body) = request.into_parts();
@@ -127,10 +128,47 @@ impl Frontend {
             name: place.name,
             subresource: place.subresource,
             operation,
-            user: asker(&parts.extensions),
+            user,
         };
         let response = self.server.handle(request).await?;
         self.answer(&answer, response)
+    }
+
+    /// Whether `user` may do what the request's method and path say.
+    async fn may_begin(
+        &self,
+        user: &User,
+        place: &Place,
+        method: &Method,
+        uri: &Uri,
+    ) -> Result<(), ApiError> {
+        let query = Query::parse(uri.query());
+        let collection = place.name.is_none();
+        let verb = match *method {
+            Method::GET if collection && query.flag("watch").unwrap_or(false) => "watch",
+            Method::GET if collection => "list",
+            Method::GET => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE if collection => "deletecollection",
+            Method::DELETE => "delete",
+            _ => return Err(ApiError::method_not_allowed()),
+        };
+        let selector = query.get("fieldSelector").unwrap_or_default();
+        let selected = authorizer::selected(selector, "metadata.name").filter(|_| collection);
+        let own = place.name.as_deref().filter(|_| place.group.is_empty() && place.plural == "namespaces");
+        let action = Action::Resource {
+            verb,
+            group: &place.group,
+            version: &place.version,
+            resource: &place.plural,
+            subresource: place.subresource.as_deref().unwrap_or_default(),
+            namespace: place.namespace.as_deref().or(own).unwrap_or_default(),
+            name: place.name.as_deref().or(selected.as_deref()).unwrap_or_default(),
+            field_selector: selector,
+        };
+        self.server.permit(user, &action).await
     }
 
     fn answer(&self, answer: &Answer, response: ApiResponse) -> Result<Response<Body>, ApiError> {
@@ -212,11 +250,6 @@ impl Frontend {
             .body(Body::stream(lines.take_until(self.closing.clone().cancelled_owned())))
             .expect("the parts are valid")
     }
-}
-
-/// Who sent a request; this process itself if nothing says so.
-fn asker(extensions: &http::Extensions) -> User {
-    extensions.get().cloned().unwrap_or_else(User::internal)
 }
 
 fn type_name(event: EventType) -> &'static str {

@@ -75,11 +75,6 @@ impl Route {
             _ => return Err(ApiError::no_such_resource()),
         })
     }
-
-    /// Whether that is for everyone, also for those of whom nothing is known.
-    pub(super) fn is_open(&self) -> bool {
-        matches!(self, Self::Health(..) | Self::Version)
-    }
 }
 
 fn place(group: &str, version: &str, rest: &[&str]) -> Result<Place, ApiError> {

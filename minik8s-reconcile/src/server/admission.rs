@@ -1,13 +1,30 @@
 //! What may come in.
 
 use k8s_openapi::api::core::v1::Namespace;
-use minik8s_api::Kind;
+use minik8s_api::{Kind, Object};
 
-use super::ApiServer;
+use super::key::Scope;
 use super::key::namespace_key;
+use super::update::Part;
+use super::{ApiServer, node, rbac};
 use crate::error::ApiError;
 
 impl ApiServer {
+    /// Whether whoever asks may write `new`, for reasons that are in the object: in place of the part of the second one,
+    /// or as a new object.
+    pub(super) async fn admit(
+        &self,
+        scope: &Scope,
+        old: Option<(Part, &dyn Object)>,
+        new: &dyn Object,
+    ) -> Result<(), ApiError> {
+        node::admit(scope, old, new)?;
+        if scope.kind.group == rbac::GROUP {
+            rbac::may_grant(self, scope, old.map(|(_, old)| old), new).await?;
+        }
+        Ok(())
+    }
+
     /// Nothing is made in a namespace that does not exist or is going.
     pub(super) async fn admit_to_namespace(
         &self,

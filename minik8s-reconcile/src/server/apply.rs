@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::key::Scope;
 use super::update::{Edited, Part};
-use super::{ApiServer, encoding};
+use super::{ApiServer, authorizer, encoding};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Patch, WriteParams};
 
@@ -77,6 +77,9 @@ impl ApiServer {
         if set("resourceVersion").is_some() {
             return Err(ApiError::not_found(kind, name));
         }
+        let place = scope.namespace.as_deref();
+        let create = authorizer::action(kind, "create", place, Some(name), None);
+        self.permit(&scope.user, &create).await?;
         let nothing = (&json!({}), &ManagedFields::default());
         let applied = self.applied(scope, name, Part::Main, nothing, config, force, params)?;
         let mut warnings = Vec::new();

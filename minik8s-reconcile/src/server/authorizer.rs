@@ -1,10 +1,19 @@
 //! Who may do what.
 
+mod union;
+
+use std::borrow::Cow;
+
+use async_trait::async_trait;
 use k8s_openapi::api::authorization::v1::{NonResourceRule, ResourceRule, SubjectRulesReviewStatus};
 use minik8s_api::Kind;
+use minik8s_api::selector::FieldSelector;
 
 use crate::error::ApiError;
-use crate::request::User;
+use crate::request::{Operation, User};
+use crate::storage::StorageError;
+
+pub use union::Union;
 
 /// What somebody wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +34,8 @@ pub enum Action<'a> {
         namespace: &'a str,
         /// The object.
         name: &'a str,
+        /// For lists and watches: the fields that objects must have to be in them.
+        field_selector: &'a str,
     },
     /// Something with a path that is no object's.
     NonResource {
@@ -46,22 +57,50 @@ pub struct Decision {
     pub reason: String,
 }
 
+impl Decision {
+    /// It may be done.
+    pub fn allow(reason: String) -> Self {
+        Self { allowed: true, denied: false, reason }
+    }
+
+    /// Nothing says that it may be done.
+    pub fn no_opinion(reason: String) -> Self {
+        Self { allowed: false, denied: false, reason }
+    }
+}
+
 /// Decides who may do what. It is asked for every request, so it must answer from memory.
+#[async_trait]
 pub trait Authorizer: Send + Sync + 'static {
     /// Whether `user` may do that.
     fn authorize(&self, user: &User, action: &Action<'_>) -> Decision;
 
     /// All that `user` may do in `namespace`, as far as it can be listed.
     fn rules(&self, user: &User, namespace: &str) -> SubjectRulesReviewStatus;
+
+    /// Waits until everything counts that has been written. For authorizers that go by what is stored and hear of it
+    /// later.
+    ///
+    /// # Errors
+    /// The storage does not answer.
+    async fn settle(&self) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
-/// Everybody may do everything.
+/// Everybody may do everything; but those of whom nothing is known learn the version and whether the server is well,
+/// and no more.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AlwaysAllow;
 
 impl Authorizer for AlwaysAllow {
-    fn authorize(&self, _user: &User, _action: &Action<'_>) -> Decision {
-        Decision { allowed: true, denied: false, reason: String::new() }
+    fn authorize(&self, user: &User, action: &Action<'_>) -> Decision {
+        let open = |path: &str| matches!(path, "/healthz" | "/livez" | "/readyz" | "/version");
+        match action {
+            _ if !user.is_anonymous() => Decision::allow(String::new()),
+            Action::NonResource { verb: "get", path } if open(path) => Decision::allow(String::new()),
+            _ => Decision::no_opinion(String::new()),
+        }
     }
 
     fn rules(&self, _user: &User, _namespace: &str) -> SubjectRulesReviewStatus {
@@ -88,37 +127,69 @@ pub(crate) fn action<'a>(
     name: Option<&'a str>,
     subresource: Option<&'a str>,
 ) -> Action<'a> {
+    // A namespace is in itself: whoever may read it there may read it.
+    let own = name.filter(|_| kind.kind == "Namespace" && kind.group.is_empty());
     Action::Resource {
         verb,
         group: &kind.group,
         version: &kind.version,
         resource: &kind.plural,
         subresource: subresource.unwrap_or_default(),
-        namespace: namespace.unwrap_or_default(),
+        namespace: namespace.or(own).unwrap_or_default(),
         name: name.unwrap_or_default(),
+        field_selector: "",
     }
 }
 
+/// The fields by which an operation selects.
+pub(crate) fn field_selector(operation: &Operation) -> &str {
+    match operation {
+        Operation::List(params) | Operation::DeleteCollection(params, _) => &params.field_selector,
+        Operation::Watch(params) => &params.field_selector,
+        _ => "",
+    }
+}
+
+/// The value that `field` must have for an object to be selected, if the selector says one.
+pub(crate) fn selected<'a>(selector: &'a str, field: &str) -> Option<Cow<'a, str>> {
+    if !selector.contains(field) {
+        return None;
+    }
+    // The usual form needs no parser.
+    if let Some(value) = selector.strip_prefix(field).and_then(|rest| rest.strip_prefix('='))
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+    {
+        return Some(Cow::Borrowed(value));
+    }
+    let selector = FieldSelector::parse(selector).ok()?;
+    selector.exact_value(field).map(|value| Cow::Owned(value.to_owned()))
+}
+
 /// 403, in Kubernetes' words.
-pub(super) fn forbidden(kind: &Kind, user: &User, action: &Action<'_>, decision: &Decision) -> ApiError {
-    let Action::Resource { verb, group, resource, subresource, namespace, name, .. } = *action else {
-        return ApiError::new(403, "Forbidden", "forbidden");
-    };
-    let resource = match subresource {
-        "" => resource.to_owned(),
-        part => format!("{resource}/{part}"),
-    };
-    let place = match namespace {
-        "" => "at the cluster scope".to_owned(),
-        namespace => format!("in the namespace \"{namespace}\""),
-    };
-    let mut why = format!(
-        "User \"{}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}",
-        user.name
-    );
+pub(super) fn forbidden(user: &User, action: &Action<'_>, decision: &Decision) -> ApiError {
+    let mut why = format!("User {:?} cannot ", &*user.name);
+    match *action {
+        Action::NonResource { verb, path } => why.push_str(&format!("{verb} path {path:?}")),
+        Action::Resource { verb, group, resource, subresource, namespace, .. } => {
+            why.push_str(&format!("{verb} resource \"{resource}"));
+            if !subresource.is_empty() {
+                why.push_str(&format!("/{subresource}"));
+            }
+            why.push_str(&format!("\" in API group \"{group}\" "));
+            match namespace {
+                "" => why.push_str("at the cluster scope"),
+                namespace => why.push_str(&format!("in the namespace \"{namespace}\"")),
+            }
+        }
+    }
     if !decision.reason.is_empty() {
         why.push_str(": ");
         why.push_str(&decision.reason);
     }
-    ApiError::forbidden(kind, name, why)
+    match *action {
+        Action::NonResource { .. } => ApiError::new(403, "Forbidden", format!("forbidden: {why}")),
+        Action::Resource { group, resource, name, .. } => {
+            ApiError::forbidden_resource(group, resource, name, why)
+        }
+    }
 }

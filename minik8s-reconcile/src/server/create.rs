@@ -75,6 +75,7 @@ impl ApiServer {
             if !errors.is_empty() {
                 return Err(ApiError::invalid(kind, &name, &errors));
             }
+            self.admit(scope, None, &*object).await?;
             let mut compare = vec![Compare::Absent(scope.key(&name)?)];
             if let Some(namespace) = &scope.namespace {
                 self.admit_to_namespace(kind, &name, namespace).await?;

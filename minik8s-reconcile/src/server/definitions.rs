@@ -14,7 +14,7 @@ use tokio::sync::Mutex;
 use super::key::Scope;
 use super::{ApiServer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiRequest, ApiResponse, Operation, ResponseBody};
+use crate::request::{ApiRequest, ApiResponse, Operation, ResponseBody, User};
 use crate::storage::{Compare, Op, Query, Txn, TxnOutcome};
 use crate::stored::Stored;
 
@@ -64,7 +64,7 @@ impl ApiServer {
         // A task of its own: what was begun is brought to its end even if nobody waits for the answer any more.
         let work = async move {
             let mut known = server.definitions.known.lock().await;
-            let scope = Scope::new(request.kind.clone(), None)?;
+            let scope = Scope::new(request.kind.clone(), None, request.user.clone())?;
             let dry_run = match &request.operation {
                 Operation::Create(_, params) | Operation::Update(_, params) | Operation::Patch(_, params) => {
                     params.dry_run
@@ -101,7 +101,7 @@ impl ApiServer {
     /// served before its definition says so.
     async fn settle(&self, known: &mut BTreeMap<String, Known>) -> Result<(), ApiError> {
         let Some(kind) = self.definitions.built_in.of::<CustomResourceDefinition>() else { return Ok(()) };
-        let scope = Scope::new(kind.clone(), None)?;
+        let scope = Scope::new(kind.clone(), None, User::internal())?;
         for _ in 0..ATTEMPTS {
             let page = self.storage.list(&Query::prefix(scope.prefix())).await?;
             let stored: Vec<_> = page.items.into_iter().map(|(_, stored)| stored).collect();

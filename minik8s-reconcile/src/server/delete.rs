@@ -30,6 +30,7 @@ impl ApiServer {
             let stored = self.read(scope, name).await?;
             let served = stored.served_as(kind)?;
             let mut object = served.object(kind).map_err(ApiError::internal)?;
+            super::node::admit_deletion(scope, &*object)?;
             self.check_preconditions(scope, name, params, &*object, stored.revision())?;
             let changed = self.mark_deleted(scope, &mut *object, params);
             let gone = released(&*object);
@@ -68,7 +69,7 @@ impl ApiServer {
         };
         for stored in &found.items {
             let metadata = stored.metadata().map_err(ApiError::internal)?;
-            let place = Scope { kind: scope.kind.clone(), namespace: metadata.namespace };
+            let place = Scope { namespace: metadata.namespace, ..scope.clone() };
             match self.delete(&place, metadata.name.as_deref().unwrap_or_default(), params).await {
                 Err(e) if !e.is_not_found() => return Err(e),
                 _ => {}

@@ -84,7 +84,7 @@ impl ApiServer {
     ) -> Result<Option<(String, Arc<PodDisruptionBudget>)>, ApiError> {
         let registry = self.registry();
         let Some(kind) = registry.of::<PodDisruptionBudget>() else { return Ok(None) };
-        let budgets = Scope { kind: kind.clone(), namespace: scope.namespace.clone() };
+        let budgets = Scope { kind: kind.clone(), ..scope.clone() };
         let labels = pod.metadata.labels.clone().unwrap_or_default();
         let mut found = None;
         for (key, stored) in self.storage.list(&Query::prefix(budgets.prefix())).await?.items {

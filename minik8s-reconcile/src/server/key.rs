@@ -6,21 +6,23 @@ use std::sync::Arc;
 use minik8s_api::Kind;
 
 use crate::error::ApiError;
+use crate::request::User;
 
-/// A kind, and the namespace that a request is about.
+/// The kind and the namespace that a request is about, and who asks.
 #[derive(Clone, Debug)]
 pub(super) struct Scope {
     pub(super) kind: Arc<Kind>,
     /// `None` for cluster-scoped kinds, and for all namespaces.
     pub(super) namespace: Option<String>,
+    pub(super) user: User,
 }
 
 impl Scope {
-    pub(super) fn new(kind: Arc<Kind>, namespace: Option<String>) -> Result<Self, ApiError> {
+    pub(super) fn new(kind: Arc<Kind>, namespace: Option<String>, user: User) -> Result<Self, ApiError> {
         if namespace.is_some() && !kind.namespaced {
             return Err(ApiError::no_such_resource());
         }
-        Ok(Self { kind, namespace })
+        Ok(Self { kind, namespace, user })
     }
 
     /// The key of the object `name`.

@@ -26,23 +26,23 @@ impl ApiServer {
         scope: &Scope,
         payload: Payload,
         params: &WriteParams,
-        user: &User,
     ) -> Result<ApiResponse, ApiError> {
         let mut warnings = Vec::new();
         let mut object = encoding::read(&scope.kind, payload, params.field_validation, &mut warnings)?;
         if let Some(binding) = object.downcast_ref::<Binding>() {
             let registry = self.registry();
             let pods = registry.by_path("", "v1", "pods").ok_or_else(ApiError::no_such_resource)?;
-            let pods = Scope { kind: pods.clone(), namespace: scope.namespace.clone() };
+            let pods = Scope { kind: pods.clone(), ..scope.clone() };
             let name = binding.metadata.name.clone().unwrap_or_default();
             return self.bind(&pods, &name, object.to_value(), params).await;
         }
-        self.answer(scope, &mut *object, user)?;
+        self.answer(scope, &mut *object)?;
         let object = Stored::new(object.to_json().into(), 0);
         Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings })
     }
 
-    fn answer(&self, scope: &Scope, object: &mut dyn Object, user: &User) -> Result<(), ApiError> {
+    fn answer(&self, scope: &Scope, object: &mut dyn Object) -> Result<(), ApiError> {
+        let user = &scope.user;
         let invalid = |errors: FieldErrors| match errors.is_empty() {
             true => Ok(()),
             false => Err(ApiError::invalid(&scope.kind, "", &errors)),
@@ -122,6 +122,7 @@ impl ApiServer {
                 subresource: text(&of.subresource),
                 namespace: text(&of.namespace),
                 name: text(&of.name),
+                field_selector: "",
             },
             (None, Some(of)) => Action::NonResource { verb: text(&of.verb), path: text(&of.path) },
             (None, None) => Action::NonResource { verb: "", path: "" },

@@ -142,6 +142,18 @@ impl From<Value> for Edited {
     }
 }
 
+/// A change that has been worked out.
+struct Changed {
+    old: Box<dyn Object>,
+    new: Box<dyn Object>,
+    /// What to write.
+    draft: crate::storage::Draft,
+    /// Whether it insists on the version it was made for.
+    insists: bool,
+    /// Whether nothing keeps the object any more.
+    gone: bool,
+}
+
 /// How often a change without a version of its own is tried on top of others'.
 const ATTEMPTS: usize = 16;
 
@@ -202,8 +214,9 @@ impl ApiServer {
         let mut stored = self.read(scope, name).await?;
         for _ in 0..ATTEMPTS {
             let mut warnings = Vec::new();
-            let (draft, insists, gone) =
+            let Changed { old, new, draft, insists, gone } =
                 self.edited(kind, name, part, params, &stored, whole, &edit, &mut warnings)?;
+            self.admit(scope, Some((part, &*old)), &*new).await?;
             if params.dry_run || draft.same_as(&stored) {
                 let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored };
                 let object = object.served_as(kind)?;
@@ -228,8 +241,7 @@ impl ApiServer {
         Err(modified(kind, name))
     }
 
-    /// What `edit` makes of the stored object: the value to write, whether it insists on the version it was made
-    /// for, and whether nothing keeps the object any more.
+    /// What `edit` makes of the stored object.
     #[allow(clippy::too_many_arguments)]
     fn edited(
         &self,
@@ -241,7 +253,7 @@ impl ApiServer {
         whole: bool,
         edit: &impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
         warnings: &mut Vec<String>,
-    ) -> Result<(crate::storage::Draft, bool, bool), ApiError> {
+    ) -> Result<Changed, ApiError> {
         let stored = stored.served_as(kind)?;
         let lean = stored.lean();
         let text = if whole { stored.json() } else { &*lean };
@@ -292,7 +304,8 @@ impl ApiServer {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let gone = released(&*new);
-        Ok((encoding::draft(kind, &mut *new, Some(managed.to_json().as_bytes()))?, insists, gone))
+        let draft = encoding::draft(kind, &mut *new, Some(managed.to_json().as_bytes()))?;
+        Ok(Changed { old, new, draft, insists, gone })
     }
 }
 

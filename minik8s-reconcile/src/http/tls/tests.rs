@@ -82,7 +82,7 @@ async fn a_certificate_of_the_clusters_authority_opens_the_door() {
 async fn who_shows_nothing_learns_the_version_and_no_more() {
     let world = World::new().await;
     let status = world.get(world.anonymous(), "/api/v1/namespaces").await.expect("an answer");
-    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert_eq!(status, StatusCode::FORBIDDEN);
     for path in ["/version", "/healthz", "/livez", "/readyz"] {
         assert_eq!(world.get(world.anonymous(), path).await.expect("an answer"), StatusCode::OK, "{path}");
     }
