@@ -46,6 +46,7 @@ pub async fn run(session: &Session, delete: &Delete) -> anyhow::Result<ExitCode>
     if delete.force {
         note("warning: the object is removed at once; what it stands for may go on running for a while");
     }
+    let by_search = delete.all || delete.selector.is_some();
     let mut code = ExitCode::SUCCESS;
     let mut going = Vec::new();
     for doomed in find(session, delete).await? {
@@ -56,7 +57,8 @@ pub async fn run(session: &Session, delete: &Delete) -> anyhow::Result<ExitCode>
                     going.push((doomed, object));
                 }
             }
-            Err(error) if error.is_not_found() && delete.ignore_not_found => {}
+            // One that was found and is gone has gone by itself.
+            Err(error) if error.is_not_found() && (delete.ignore_not_found || by_search) => {}
             Err(error) => {
                 code = ExitCode::FAILURE;
                 print_error(&error.into());

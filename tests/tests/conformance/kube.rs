@@ -137,11 +137,8 @@ pub(super) async fn controller(scene: Scene) -> anyhow::Result<()> {
     let running = Controller::new(memos.clone(), watcher::Config::default())
         .owns(configs.clone(), watcher::Config::default())
         .run(reconcile, |_, _, _| Action::requeue(Duration::from_secs(1)), operator)
-        .for_each(|done| async {
-            if let Err(error) = done {
-                eprintln!("memo operator: {error}: {:?}", std::error::Error::source(&error));
-            }
-        });
+        // What fails is tried again; what fails for ever is noticed below.
+        .for_each(|_| std::future::ready(()));
     let running = tokio::spawn(running);
 
     let memo = Memo::new("first", serde_json::from_value(json!({ "text": "hello" }))?);

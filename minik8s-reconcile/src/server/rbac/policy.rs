@@ -51,15 +51,15 @@ impl Grant {
 /// Grants by the names of those who have them, and by the names of bindings.
 #[derive(Debug, Default, PartialEq)]
 struct Grants {
-    users: BTreeMap<String, BTreeMap<String, Arc<Grant>>>,
-    groups: BTreeMap<String, BTreeMap<String, Arc<Grant>>>,
+    users: ByName,
+    groups: ByName,
 }
 
+/// What somebody was granted, by the binding.
+type ByName = BTreeMap<String, BTreeMap<String, Arc<Grant>>>;
+
 impl Grants {
-    fn to(
-        &mut self,
-        subject: &Subject,
-    ) -> Option<(&mut BTreeMap<String, BTreeMap<String, Arc<Grant>>>, String)> {
+    fn to(&mut self, subject: &Subject) -> Option<(&mut ByName, String)> {
         match subject.kind.as_str() {
             "User" => Some((&mut self.users, subject.name.clone())),
             "Group" => Some((&mut self.groups, subject.name.clone())),
