@@ -21,6 +21,8 @@ pub mod rbac;
 mod read;
 mod review;
 mod scale;
+mod service_account;
+pub mod token;
 mod update;
 mod watch;
 
@@ -53,6 +55,7 @@ pub struct ApiServer {
     clock: Clock,
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
+    tokens: Option<token::Tokens>,
 }
 
 impl ApiServer {
@@ -68,6 +71,7 @@ impl ApiServer {
             clock: Clock::system(),
             rng: Rng::from_entropy(),
             authorizer: Arc::new(AlwaysAllow),
+            tokens: None,
         }
     }
 
@@ -97,6 +101,11 @@ impl ApiServer {
     /// The kinds that it serves.
     pub fn registry(&self) -> &Arc<Registry> {
         &self.registry
+    }
+
+    /// What it issues tokens with, if it does.
+    pub fn tokens(&self) -> Option<&token::Tokens> {
+        self.tokens.as_ref()
     }
 
     /// Its clock.
@@ -232,6 +241,7 @@ pub struct ApiServerBuilder {
     clock: Clock,
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
+    tokens: Option<token::Tokens>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -269,6 +279,14 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Issues tokens of service accounts, knows them again, and gives them to new pods. Every namespace must have a
+    /// default account then: see [`crate::controllers::service_accounts`].
+    #[must_use]
+    pub fn tokens(mut self, tokens: token::Tokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
         ApiServer {
@@ -277,6 +295,7 @@ impl ApiServerBuilder {
             clock: self.clock,
             rng: self.rng.child("server"),
             authorizer: self.authorizer,
+            tokens: self.tokens,
         }
     }
 }

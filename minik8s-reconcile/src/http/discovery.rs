@@ -76,7 +76,9 @@ impl Discovery {
             Route::OpenApiV3(group, version) => {
                 openapi::v3(&self.registry, group, version).ok_or_else(ApiError::no_such_resource)?
             }
-            Route::Health(..) | Route::Resource(_) => return Err(ApiError::no_such_resource()),
+            Route::Health(..) | Route::OpenIdConfiguration | Route::KeySet | Route::Resource(_) => {
+                return Err(ApiError::no_such_resource());
+            }
         };
         let mut response = super::json(StatusCode::OK, document.to_string());
         if matches!(route, Route::CoreVersions | Route::Groups) {

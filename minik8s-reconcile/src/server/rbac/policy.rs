@@ -48,18 +48,18 @@ impl Grant {
     }
 }
 
-/// Grants by the names of those who have them, and by the names of bindings.
+/// Grants by the names of those who have them, and then by the names of bindings.
+type BySubject = BTreeMap<String, BTreeMap<String, Arc<Grant>>>;
+
+/// Grants of users and of groups.
 #[derive(Debug, Default, PartialEq)]
 struct Grants {
-    users: BTreeMap<String, BTreeMap<String, Arc<Grant>>>,
-    groups: BTreeMap<String, BTreeMap<String, Arc<Grant>>>,
+    users: BySubject,
+    groups: BySubject,
 }
 
 impl Grants {
-    fn to(
-        &mut self,
-        subject: &Subject,
-    ) -> Option<(&mut BTreeMap<String, BTreeMap<String, Arc<Grant>>>, String)> {
+    fn to(&mut self, subject: &Subject) -> Option<(&mut BySubject, String)> {
         match subject.kind.as_str() {
             "User" => Some((&mut self.users, subject.name.clone())),
             "Group" => Some((&mut self.groups, subject.name.clone())),
