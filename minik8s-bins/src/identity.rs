@@ -10,7 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use minik8s_reconcile::http::tls;
-use minik8s_reconcile::pki::{Authority, Credentials, Subject};
+use minik8s_reconcile::pki::{Authority, Credentials, SigningKey, Subject};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 use secrecy::ExposeSecret;
@@ -37,6 +37,11 @@ const IN_CLUSTER: [&str; 5] = [
 pub fn authority(data_dir: &Path) -> anyhow::Result<Authority> {
     Authority::open(&data_dir.join("pki"), jiff::Timestamp::now())
         .context("cannot use the cluster's certificates")
+}
+
+/// The key that signs the tokens of service accounts; a new one for a new cluster.
+pub fn signing_key(data_dir: &Path) -> anyhow::Result<SigningKey> {
+    SigningKey::open(&data_dir.join("pki")).context("cannot use the cluster's key for tokens")
 }
 
 /// How the API server speaks TLS: to those who reach it at `addresses`, or under the names `also`.

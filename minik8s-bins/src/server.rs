@@ -8,6 +8,7 @@ use minik8s_reconcile::http::{Frontend, Listener, serve};
 use minik8s_reconcile::pki::Authority;
 use minik8s_reconcile::server::authorizer::Union;
 use minik8s_reconcile::server::rbac;
+use minik8s_reconcile::server::token::{self, Tokens};
 use minik8s_reconcile::storage::Storage;
 use minik8s_reconcile::storage::embedded::EmbeddedStorage;
 use minik8s_reconcile::{ApiServer, Manager, controllers, scheduler};
@@ -51,7 +52,9 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     let storage = EmbeddedStorage::open(database(&args.data_dir))
         .with_context(|| format!("cannot open the data in {}", args.data_dir.display()))?;
     let storage: Arc<dyn Storage> = Arc::new(storage);
-    let server = ApiServer::builder().authorizer(Union::of_cluster(storage.clone()).await?).build(storage);
+    let tokens = Tokens::new(token::DEFAULT_ISSUER, identity::signing_key(&args.data_dir)?);
+    let access = Union::of_cluster(storage.clone()).await?;
+    let server = ApiServer::builder().authorizer(access).tokens(tokens).build(storage);
     server.bootstrap().await?;
     rbac::bootstrap(&server.client()).await?;
     let mut listeners = daemon::passed_on()?;
@@ -78,6 +81,8 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         .controller(controllers::custom_resources::controller())
         .controller(controllers::disruption::controller(&server.registry()))
         .controller(controllers::events::controller())
+        .controller(controllers::root_ca::controller(&server.registry(), authority.certificate()))
+        .controller(controllers::service_accounts::controller(&server.registry()))
         .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
     let managing = tokio::spawn(manager.run(shutdown.clone()));
     tracing::info!(elapsed = ?began.elapsed(), "ready");

@@ -6,3 +6,5 @@ pub mod disruption;
 pub mod events;
 pub mod garbage_collector;
 pub mod namespace;
+pub mod root_ca;
+pub mod service_accounts;

@@ -103,7 +103,7 @@ impl ApiError {
         Self::invalid_object("meta.k8s.io", options, "", errors)
     }
 
-    fn invalid_object(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> Self {
+    pub(crate) fn invalid_object(group: &str, kind: &str, name: &str, errors: &FieldErrors) -> Self {
         let subject = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
         let message = format!("{subject} \"{name}\" is invalid: {errors}");
         let cause = |e: &FieldError| StatusCause {

@@ -113,6 +113,18 @@ impl Frontend {
             route::Route::Health(endpoint, check) if request.method() == Method::GET => {
                 self.health(&endpoint, check.as_deref(), request.uri().query()).await
             }
+            route @ (route::Route::OpenIdConfiguration | route::Route::KeySet)
+                if request.method() == Method::GET =>
+            {
+                let tokens = self.server.tokens().ok_or_else(ApiError::no_such_resource)?;
+                Ok(match route {
+                    route::Route::KeySet => {
+                        let keys = tokens.key_set().to_string();
+                        respond_with(StatusCode::OK, "application/jwk-set+json", keys)
+                    }
+                    _ => json(StatusCode::OK, tokens.openid_configuration().to_string()),
+                })
+            }
             other if request.method() == Method::GET => self.discovery().get(&other, request.headers()),
             _ => Err(ApiError::method_not_allowed()),
         }

@@ -3,6 +3,8 @@
 //! A certificate names a user in its common name and the user's groups in its organisations, as in
 //! [Kubernetes](https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates).
 
+mod signing;
+
 use std::fmt;
 use std::fs;
 use std::io::{self, Write};
@@ -19,6 +21,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::request::User;
+
+pub use signing::SigningKey;
 
 /// How long an authority's own certificate lasts: ten years.
 const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);

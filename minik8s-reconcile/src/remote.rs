@@ -316,8 +316,12 @@ fn object(kind: &Kind, json: Bytes, created: bool) -> Result<ResponseBody, ApiEr
         return Ok(ResponseBody::Object { object: Stored::new(json, revision), created });
     }
     if header.kind != "Status" {
-        // The list of what a deletecollection removed, a scale, a binding.
-        return Ok(ResponseBody::Done);
+        return Ok(match header.kind.strip_suffix("List") {
+            // What a deletecollection removed.
+            Some(of) if of == kind.kind => ResponseBody::Done,
+            // What a subresource shows: a scale, a token.
+            _ => ResponseBody::Object { object: Stored::new(json, revision), created },
+        });
     }
     let status: Status = serde_json::from_slice(&json).map_err(malformed)?;
     Ok(match status.details {

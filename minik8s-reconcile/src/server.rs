@@ -22,6 +22,8 @@ pub mod rbac;
 mod read;
 mod review;
 mod scale;
+mod service_account;
+pub mod token;
 mod update;
 mod watch;
 
@@ -57,6 +59,7 @@ pub struct ApiServer {
     clock: Clock,
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
+    tokens: Option<token::Tokens>,
 }
 
 impl ApiServer {
@@ -72,6 +75,7 @@ impl ApiServer {
             clock: Clock::system(),
             rng: Rng::from_entropy(),
             authorizer: Arc::new(AlwaysAllow),
+            tokens: None,
         }
     }
 
@@ -108,6 +112,11 @@ impl ApiServer {
     /// The kinds that it serves, as they change with custom resource definitions.
     pub fn kinds(&self) -> &Kinds {
         &self.kinds
+    }
+
+    /// What it issues tokens with, if it does.
+    pub fn tokens(&self) -> Option<&token::Tokens> {
+        self.tokens.as_ref()
     }
 
     /// Its clock.
@@ -259,6 +268,7 @@ pub struct ApiServerBuilder {
     clock: Clock,
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
+    tokens: Option<token::Tokens>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -296,6 +306,14 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Issues tokens of service accounts, knows them again, and gives them to new pods. Every namespace must have a
+    /// default account then: see [`crate::controllers::service_accounts`].
+    #[must_use]
+    pub fn tokens(mut self, tokens: token::Tokens) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
         let built_in = Arc::new(self.registry.unwrap_or_else(Registry::builtin));
@@ -306,6 +324,7 @@ impl ApiServerBuilder {
             clock: self.clock,
             rng: self.rng.child("server"),
             authorizer: self.authorizer,
+            tokens: self.tokens,
         }
     }
 }

@@ -126,7 +126,9 @@ impl Discovery {
                 let document = self.openapi_v3(group, version).ok_or_else(ApiError::no_such_resource)?;
                 return Ok(super::json(StatusCode::OK, document));
             }
-            Route::Health(..) | Route::Resource(_) => return Err(ApiError::no_such_resource()),
+            Route::Health(..) | Route::OpenIdConfiguration | Route::KeySet | Route::Resource(_) => {
+                return Err(ApiError::no_such_resource());
+            }
         };
         let mut response = super::json(StatusCode::OK, document.to_string());
         if matches!(route, Route::CoreVersions | Route::Groups) {

@@ -21,9 +21,16 @@ impl Frontend {
     /// Whose rights count for the request that `sender` sent; this process itself if nothing says who.
     ///
     /// # Errors
-    /// 403, if it is on behalf of somebody on whose behalf its sender must not act.
+    /// 401, if it shows a token that is not good; 403, if it is on behalf of somebody on whose behalf its sender must not act.
     pub(super) async fn identify(&self, sender: Option<User>, headers: &HeaderMap) -> Result<User, ApiError> {
-        let sender = sender.unwrap_or_else(User::internal);
+        let sender = match (sender, bearer(headers)) {
+            // A certificate says who somebody is, whatever else they say.
+            (Some(sender), _) if !sender.is_anonymous() && sender != User::internal() => sender,
+            (_, Some(token)) if self.server.tokens().is_some() => self.server.bearer(token).await?,
+            // Who shows something that cannot be checked is not nobody.
+            (Some(sender), Some(_)) if sender.is_anonymous() => return Err(ApiError::unauthorized()),
+            (sender, _) => sender.unwrap_or_else(User::internal),
+        };
         match wanted(headers)? {
             None => Ok(sender),
             Some(wanted) => self.impersonate(&sender, wanted).await,
@@ -81,6 +88,14 @@ impl Frontend {
         };
         self.server.permit(sender, &action).await
     }
+}
+
+/// The token that the headers show.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 /// The namespace and name of the service account that the user is.

@@ -27,6 +27,10 @@ pub(super) enum Route {
     OpenApiV3Index,
     /// `/openapi/v3/api/v1`, `/openapi/v3/apis/GROUP/VERSION`
     OpenApiV3(String, String),
+    /// `/.well-known/openid-configuration`
+    OpenIdConfiguration,
+    /// `/openid/v1/jwks`
+    KeySet,
     /// An object or a collection.
     Resource(Place),
 }
@@ -70,6 +74,8 @@ impl Route {
             ["openapi", "v3"] => Self::OpenApiV3Index,
             ["openapi", "v3", "api", version] => Self::OpenApiV3(String::new(), owned(version)),
             ["openapi", "v3", "apis", group, version] => Self::OpenApiV3(owned(group), owned(version)),
+            [".well-known", "openid-configuration"] => Self::OpenIdConfiguration,
+            ["openid", "v1", "jwks"] => Self::KeySet,
             ["api", version, rest @ ..] => Self::Resource(place("", version, rest)?),
             ["apis", group, version, rest @ ..] => Self::Resource(place(group, version, rest)?),
             _ => return Err(ApiError::no_such_resource()),

@@ -45,6 +45,7 @@ impl ApiServer {
         self.stamp_metadata(scope, object.metadata_mut())?;
         kind.default(&mut *object);
         kind.prepare_for_create(&mut *object);
+        self.equip(scope, &mut *object).await?;
         let sent = object.metadata_mut().managed_fields.take();
         let managed = applied.unwrap_or_else(|| {
             let mut managed = managed_fields::asked_of_new(sent.as_deref());

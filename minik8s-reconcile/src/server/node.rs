@@ -21,7 +21,7 @@ use crate::request::User;
 use crate::storage::{Storage, StorageError};
 use crate::stored::Stored;
 
-pub(super) use self::restriction::{admit, admit_deletion};
+pub(super) use self::restriction::{admit, admit_deletion, admit_reading};
 
 /// The group of all nodes.
 const NODES: &str = "system:nodes";
@@ -79,6 +79,9 @@ impl NodeAuthorizer {
         let graph = self.graph.0.read().expect("no writer panics");
         let unrelated = || Err(format!("no relationship found between node '{node}' and this object"));
         let yes_if = |yes: bool| if yes { Ok(()) } else { unrelated() };
+        // Who asks after a pod that was its own has to learn that it is gone. Should it be there after all, it is seen
+        // whose it is.
+        let runs_or_gone = || yes_if(graph.runs(node, namespace, name) || !graph.knows(namespace, name));
         let reads = matches!(verb, "get" | "list" | "watch");
         match (group, resource, subresource) {
             ("", "secrets" | "configmaps", "") if reads => {
@@ -96,7 +99,7 @@ impl NodeAuthorizer {
                 yes_if(graph.uses(node, Thing::Account, namespace, name))
             }
             ("", "pods", "") => match verb {
-                "get" => yes_if(graph.runs(node, namespace, name)),
+                "get" => runs_or_gone(),
                 "list" | "watch" if selected(field_selector, "spec.nodeName").as_deref() == Some(node) => {
                     Ok(())
                 }
@@ -108,10 +111,8 @@ impl NodeAuthorizer {
                 "create" | "delete" => Ok(()),
                 _ => Err(String::new()),
             },
-            ("", "pods", "status") if matches!(verb, "update" | "patch") => {
-                yes_if(graph.runs(node, namespace, name))
-            }
-            ("", "pods", "eviction") if verb == "create" => yes_if(graph.runs(node, namespace, name)),
+            ("", "pods", "status") if matches!(verb, "update" | "patch") => runs_or_gone(),
+            ("", "pods", "eviction") if verb == "create" => runs_or_gone(),
             ("", "nodes", "") => match verb {
                 // Which node that may be is said when it is seen.
                 "create" if name.is_empty() => Ok(()),
@@ -208,8 +209,11 @@ impl Entry {
         // What cannot be read gives nobody anything.
         let unreadable = |error: minik8s_api::DecodeError| tracing::error!(key, %error, "cannot be read");
         if shard == PODS {
-            let pod = object.and_then(|o| o.typed::<Pod>().map_err(unreadable).ok());
-            Self::Pod(pod.and_then(|pod| references::entry(&pod)))
+            // A pod that cannot be read is there all the same, and nobody's.
+            Self::Pod(object.map(|o| match o.typed::<Pod>().map_err(unreadable) {
+                Ok(pod) => references::entry(&pod),
+                Err(()) => graph::PodEntry::default(),
+            }))
         } else {
             let claim = object.and_then(|o| o.typed::<PersistentVolumeClaim>().map_err(unreadable).ok());
             let volume = claim.and_then(|claim| claim.spec.as_ref()?.volume_name.clone());

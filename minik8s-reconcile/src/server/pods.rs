@@ -27,6 +27,7 @@ impl ApiServer {
         };
         match (scope.kind.kind.as_ref(), subresource) {
             ("Pod", "binding") => self.bind(scope, name, body, params).await,
+            ("ServiceAccount", "token") => self.request_token(scope, name, body, params).await,
             ("Pod", "eviction") => self.evict(scope, name, body, params).await,
             _ => Err(ApiError::no_such_resource()),
         }

@@ -83,6 +83,7 @@ impl ContinueToken {
 impl ApiServer {
     pub(super) async fn get(&self, scope: &Scope, name: &str) -> Result<ApiResponse, ApiError> {
         let object = self.read(scope, name).await?.served_as(&scope.kind)?;
+        super::node::admit_reading(scope, &object)?;
         Ok(ResponseBody::Object { object, created: false }.into())
     }
 

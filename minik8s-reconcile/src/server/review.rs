@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::authentication::v1::{
-    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
+    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, UserInfo,
 };
 use k8s_openapi::api::authorization::v1::{
     LocalSubjectAccessReview, NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReview,
@@ -36,7 +36,13 @@ impl ApiServer {
             let name = binding.metadata.name.clone().unwrap_or_default();
             return self.bind(&pods, &name, object.to_value(), params).await;
         }
-        self.answer(scope, &mut *object)?;
+        match object.downcast_mut::<TokenReview>() {
+            Some(review) if review.spec.token.is_empty() => {
+                return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
+            }
+            Some(review) => self.review_token(review).await?,
+            None => self.answer(scope, &mut *object)?,
+        }
         let object = Stored::new(object.to_json().into(), 0);
         Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings })
     }
@@ -50,16 +56,6 @@ impl ApiServer {
         if let Some(review) = object.downcast_mut::<SelfSubjectReview>() {
             let user_info = Some(user_info(user));
             review.status = Some(SelfSubjectReviewStatus { user_info });
-        } else if let Some(review) = object.downcast_mut::<TokenReview>() {
-            if review.spec.token.is_empty() {
-                return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
-            }
-            // Nobody has given out a token that this server knows.
-            review.status = Some(TokenReviewStatus {
-                authenticated: Some(false),
-                error: Some("invalid bearer token".to_owned()),
-                ..TokenReviewStatus::default()
-            });
         } else if let Some(review) = object.downcast_mut::<SelfSubjectAccessReview>() {
             let spec = &review.spec;
             let parts = (spec.resource_attributes.as_ref(), spec.non_resource_attributes.as_ref());
@@ -164,7 +160,7 @@ fn subject(spec: &SubjectAccessReviewSpec) -> FieldErrors {
     errors
 }
 
-fn user_info(user: &User) -> UserInfo {
+pub(super) fn user_info(user: &User) -> UserInfo {
     UserInfo {
         username: Some(user.name.to_string()),
         uid: Some(user.uid.to_string()).filter(|u| !u.is_empty()),

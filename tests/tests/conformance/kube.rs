@@ -235,7 +235,9 @@ pub(super) async fn streaming_lists(scene: Scene) -> anyhow::Result<()> {
         config.metadata.name = Some(name.to_owned());
         configs.create(&PostParams::default(), &config).await?;
     }
-    let stream = watcher::watcher(configs.clone(), watcher::Config::default().streaming_lists());
+    // Every namespace has one more, which comes when it comes.
+    let own = watcher::Config::default().fields("metadata.name!=kube-root-ca.crt");
+    let stream = watcher::watcher(configs.clone(), own.streaming_lists());
     pin_mut!(stream);
     let mut names = Vec::new();
     let initial = async {

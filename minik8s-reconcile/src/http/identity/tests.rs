@@ -9,13 +9,18 @@ use serde_json::{Value, json};
 use crate::ApiServer;
 use crate::http::Frontend;
 use crate::request::User;
+use crate::server::ApiServerBuilder;
 use crate::server::rbac::{self, Rbac};
 use crate::storage::memory::MemoryStorage;
 
 async fn frontend() -> Frontend {
+    world(ApiServer::builder()).await
+}
+
+async fn world(builder: ApiServerBuilder) -> Frontend {
     let storage = Arc::new(MemoryStorage::new());
     let rbac = Rbac::start(storage.clone()).await.expect("an authorizer");
-    let server = ApiServer::builder().authorizer(rbac).build(storage);
+    let server = builder.authorizer(rbac).build(storage);
     server.bootstrap().await.expect("namespaces");
     let client = server.client();
     rbac::bootstrap(&client).await.expect("roles");
@@ -187,34 +192,85 @@ async fn who_may_do_what() {
     }
 }
 
+type Headers = &'static [(&'static str, &'static str)];
+
 #[tokio::test]
 async fn on_whose_behalf() {
     let frontend = frontend().await;
     let pods = "GET /api/v1/namespaces/default/pods";
-    let user = "Impersonate-User";
-    let table: [(&str, &[(&str, &str)], &str, u16); 13] = [
+    const USER: &str = "Impersonate-User";
+    let table: [(&str, Headers, &str, u16); 13] = [
         ("boss", &[], pods, 403),
-        ("boss", &[(user, "jane")], pods, 200),
-        ("boss", &[(user, "joe")], pods, 403),
-        ("jane", &[(user, "ann")], pods, 403),
-        ("-", &[(user, "jane")], pods, 403),
-        ("boss", &[(user, "jane"), ("Impersonate-Group", "people")], pods, 200),
-        ("boss", &[(user, "jane"), ("Impersonate-Group", "system:masters")], pods, 403),
+        ("boss", &[(USER, "jane")], pods, 200),
+        ("boss", &[(USER, "joe")], pods, 403),
+        ("jane", &[(USER, "ann")], pods, 403),
+        ("-", &[(USER, "jane")], pods, 403),
+        ("boss", &[(USER, "jane"), ("Impersonate-Group", "people")], pods, 200),
+        ("boss", &[(USER, "jane"), ("Impersonate-Group", "system:masters")], pods, 403),
         ("boss", &[("Impersonate-Group", "people")], pods, 500),
-        ("boss", &[(user, "jane"), ("Impersonate-Extra-Scopes", "view")], pods, 200),
-        ("boss", &[(user, "jane"), ("Impersonate-Extra-Scopes", "edit")], pods, 403),
-        ("boss", &[(user, "jane"), ("Impersonate-Uid", "1")], pods, 403),
-        ("boss", &[(user, "system:serviceaccount:default:robot")], pods, 200),
-        ("root system:masters", &[(user, "nobody")], pods, 403),
+        ("boss", &[(USER, "jane"), ("Impersonate-Extra-Scopes", "view")], pods, 200),
+        ("boss", &[(USER, "jane"), ("Impersonate-Extra-Scopes", "edit")], pods, 403),
+        ("boss", &[(USER, "jane"), ("Impersonate-Uid", "1")], pods, 403),
+        ("boss", &[(USER, "system:serviceaccount:default:robot")], pods, 200),
+        ("root system:masters", &[(USER, "nobody")], pods, 403),
     ];
     for (who, headers, what, code) in table {
         let (got, message) = send(&frontend, who, headers, what).await;
         assert_eq!(got, code, "{who} {headers:?}: {message}");
     }
-    let (_, message) = send(&frontend, "boss", &[(user, "joe")], pods).await;
+    let (_, message) = send(&frontend, "boss", &[(USER, "joe")], pods).await;
     assert_eq!(
         message,
         "users \"joe\" is forbidden: User \"boss\" cannot impersonate resource \"users\" in API group \"\" at the \
          cluster scope"
     );
+}
+
+#[cfg(feature = "tls")]
+#[tokio::test]
+async fn a_token_opens_what_its_account_may() {
+    use crate::pki::SigningKey;
+    use crate::server::token::{DEFAULT_ISSUER, Tokens};
+
+    let (key, _) = SigningKey::generate().expect("a key");
+    let frontend = world(ApiServer::builder().tokens(Tokens::new(DEFAULT_ISSUER, key))).await;
+    let account = |body: &'static str| {
+        let request = Request::post("/api/v1/namespaces/default/serviceaccounts");
+        request
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from_static(body.as_bytes())))
+    };
+    let made = account("{\"metadata\":{\"name\":\"robot\"}}").expect("a request");
+    assert_eq!(frontend.handle(made).await.status().as_u16(), 201);
+    let path = "/api/v1/namespaces/default/serviceaccounts/robot/token";
+    let request = Request::post(path).header("content-type", "application/json");
+    let request = request.body(Full::new(Bytes::from_static(b"{}"))).expect("a request");
+    let body = frontend.handle(request).await.into_body().collect().await.expect("a body").to_bytes();
+    let answer: Value = serde_json::from_slice(&body).expect("JSON");
+    let token = answer["status"]["token"].as_str().expect("a token").to_owned();
+
+    let good = format!("Bearer {token}");
+    let bad = format!("Bearer {token}x");
+    let pods = "GET /api/v1/namespaces/default/pods";
+    let table = [
+        ("-", good.as_str(), pods, 200),
+        ("-", good.as_str(), "GET /api/v1/namespaces/kube-system/pods", 403),
+        ("-", good.as_str(), "GET /openid/v1/jwks", 200),
+        ("-", good.as_str(), "GET /.well-known/openid-configuration", 200),
+        ("-", bad.as_str(), pods, 401),
+        ("-", bad.as_str(), "GET /healthz", 401),
+        ("-", "Basic eDp5", pods, 403),
+        ("-", "", "GET /openid/v1/jwks", 403),
+        // A certificate counts before a token.
+        ("jane", bad.as_str(), pods, 200),
+        ("joe", good.as_str(), pods, 403),
+    ];
+    for (who, authorization, what, code) in table {
+        let headers: Vec<_> = Some(("Authorization", authorization))
+            .into_iter()
+            .filter(|(_, value)| !value.is_empty())
+            .collect();
+        let (got, message) = send(&frontend, who, &headers, what).await;
+        assert_eq!(got, code, "{who} {authorization}: {what}: {message}");
+    }
 }

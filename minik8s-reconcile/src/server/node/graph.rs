@@ -11,10 +11,10 @@ pub(super) enum Thing {
     Secret,
 }
 
-/// What the graph knows of a pod that is bound to a node.
+/// What the graph knows of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PodEntry {
-    /// The node.
+    /// The node that it is bound to; empty if there is none.
     pub(super) node: String,
     /// What the pod refers to in its namespace, by name.
     pub(super) refers_to: BTreeSet<(Thing, String)>,
@@ -100,6 +100,11 @@ impl Graph {
     /// Whether the pod is bound to the node.
     pub(super) fn runs(&self, node: &str, namespace: &str, pod: &str) -> bool {
         self.pods.get(&path(namespace, pod)).is_some_and(|p| p.node == node)
+    }
+
+    /// Whether there is such a pod.
+    pub(super) fn knows(&self, namespace: &str, pod: &str) -> bool {
+        self.pods.contains_key(&path(namespace, pod))
     }
 
     /// Whether a pod of the node refers to the thing.

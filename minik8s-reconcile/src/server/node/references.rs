@@ -6,17 +6,18 @@ use k8s_openapi::api::core::v1::{EnvFromSource, EnvVar, Pod, Volume};
 
 use super::graph::{PodEntry, Thing};
 
-/// What the graph has to know of the pod; nothing, if it is bound to no node.
-pub(super) fn entry(pod: &Pod) -> Option<PodEntry> {
-    let spec = pod.spec.as_ref()?;
-    let node = spec.node_name.clone().filter(|n| !n.is_empty())?;
+/// What the graph has to know of the pod.
+pub(super) fn entry(pod: &Pod) -> PodEntry {
+    let spec = pod.spec.as_ref();
+    let node = spec.and_then(|s| s.node_name.clone()).unwrap_or_default();
     let mut refers_to = BTreeSet::new();
-    if !is_mirror(pod) {
-        let account = spec.service_account_name.clone().filter(|n| !n.is_empty());
+    // What nobody runs nobody needs anything for.
+    if !node.is_empty() && !is_mirror(pod) {
+        let account = spec.and_then(|s| s.service_account_name.clone()).filter(|n| !n.is_empty());
         refers_to.insert((Thing::Account, account.unwrap_or_else(|| "default".to_owned())));
         refers_to.extend(referred_to(pod));
     }
-    Some(PodEntry { node, refers_to })
+    PodEntry { node, refers_to }
 }
 
 /// Whether the pod only shows what its node runs by itself.

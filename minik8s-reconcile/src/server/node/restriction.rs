@@ -14,6 +14,7 @@ use super::{LEASES, MIRROR, node_name};
 use crate::error::ApiError;
 use crate::server::key::Scope;
 use crate::server::update::Part;
+use crate::stored::Stored;
 
 /// Labels below this are for administrators alone.
 const RESTRICTED: &str = "node-restriction.kubernetes.io";
@@ -69,6 +70,24 @@ pub(in crate::server) fn admit(
         Ok(())
     };
     why.map_err(|why| ApiError::forbidden(&scope.kind, name, why))
+}
+
+/// Whether whoever asks, if it is a node, may see `object`.
+///
+/// # Errors
+/// 403, if not.
+pub(in crate::server) fn admit_reading(scope: &Scope, object: &Stored) -> Result<(), ApiError> {
+    let Some(node) = node_name(&scope.user) else { return Ok(()) };
+    if scope.kind.kind != "Pod" || !scope.kind.group.is_empty() {
+        return Ok(());
+    }
+    let pod = object.typed::<Pod>().map_err(ApiError::internal)?;
+    if runs_on(&pod) == node {
+        return Ok(());
+    }
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let why = format!("node {node:?} can only read pods with spec.nodeName set to itself");
+    Err(ApiError::forbidden(&scope.kind, name, why))
 }
 
 /// Whether whoever asks, if it is a node, may delete or evict `object`.

@@ -128,6 +128,27 @@ async fn a_node_reads_what_its_pods_need_and_nothing_of_others() {
 }
 
 #[tokio::test]
+async fn a_node_learns_of_the_end_of_its_pods_and_not_of_the_beginning_of_others() {
+    let server = world().await;
+    let pods = server.client().user(node("n1")).namespaced::<Pod>("default");
+    let all = server.client().namespaced::<Pod>("default");
+    for round in 0..20 {
+        let name = format!("new-{round}");
+        // However quick the node is.
+        all.create(&pod(&name, if round % 2 == 0 { "n2" } else { "" }, json!([]))).await.expect("a pod");
+        assert_eq!(code(pods.get(&name).await), 403);
+        let named = ListParams::fields(format!("metadata.name={name}"));
+        assert_eq!(code(pods.list(&named).await), 403);
+    }
+    all.delete("p1", &DeleteParams::now()).await.expect("a deletion");
+    server.authorizer.settle().await.expect("a storage");
+    assert_eq!(code(pods.get("p1").await), 404);
+    let status = Patch::merge(&json!({ "status": { "phase": "Running" } }));
+    assert_eq!(code(pods.patch_status("p1", status).await), 404);
+    assert_eq!(code(pods.delete("p1", &DeleteParams::now()).await), 404);
+}
+
+#[tokio::test]
 async fn a_node_writes_its_own_things_alone() {
     let server = world().await;
     let client = server.client().user(node("n1"));
@@ -158,7 +179,7 @@ async fn a_node_writes_its_own_things_alone() {
     refused(delete("p2").await, "can only delete pods with spec.nodeName set to itself");
     let eviction = json!({ "apiVersion": "policy/v1", "kind": "Eviction", "metadata": { "name": "p2" } });
     let eviction = pods.create_subresource("p2", "eviction", eviction.to_string().into()).await;
-    refused(eviction, "cannot create resource \"pods/eviction\"");
+    refused(eviction, "can only delete pods with spec.nodeName set to itself");
     delete("m").await.expect("its own");
     let label = Patch::merge(&json!({ "metadata": { "labels": { "a": "b" } } }));
     refused(

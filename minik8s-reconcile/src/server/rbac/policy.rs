@@ -48,18 +48,18 @@ impl Grant {
     }
 }
 
-/// Grants by the names of those who have them, and by the names of bindings.
+/// Grants by the names of those who have them, and then by the names of bindings.
+type BySubject = BTreeMap<String, BTreeMap<String, Arc<Grant>>>;
+
+/// Grants of users and of groups.
 #[derive(Debug, Default, PartialEq)]
 struct Grants {
-    users: ByName,
-    groups: ByName,
+    users: BySubject,
+    groups: BySubject,
 }
 
-/// What somebody was granted, by the binding.
-type ByName = BTreeMap<String, BTreeMap<String, Arc<Grant>>>;
-
 impl Grants {
-    fn to(&mut self, subject: &Subject) -> Option<(&mut ByName, String)> {
+    fn to(&mut self, subject: &Subject) -> Option<(&mut BySubject, String)> {
         match subject.kind.as_str() {
             "User" => Some((&mut self.users, subject.name.clone())),
             "Group" => Some((&mut self.groups, subject.name.clone())),

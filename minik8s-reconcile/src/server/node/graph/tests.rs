@@ -64,16 +64,17 @@ proptest! {
                 }
             }
             for node in NAMES {
-                for ns in 0..2 {
-                    for name in 0..3 {
+                for (ns, in_) in NAMES.iter().enumerate().take(2) {
+                    for (name, of) in NAMES.iter().enumerate() {
                         let runs = pods.get(&(ns, name)).is_some_and(|p| p.node == node);
-                        prop_assert_eq!(graph.runs(node, NAMES[ns], NAMES[name]), runs);
+                        prop_assert_eq!(graph.knows(in_, of), pods.contains_key(&(ns, name)));
+                        prop_assert_eq!(graph.runs(node, in_, of), runs);
                         for thing in THINGS {
-                            let key = (thing, NAMES[name].to_owned());
-                            let uses = pods.iter().any(|((of, _), p)| {
-                                *of == ns && p.node == node && p.refers_to.contains(&key)
+                            let key = (thing, (*of).to_owned());
+                            let uses = pods.iter().any(|((place, _), p)| {
+                                *place == ns && p.node == node && p.refers_to.contains(&key)
                             });
-                            prop_assert_eq!(graph.uses(node, thing, NAMES[ns], NAMES[name]), uses);
+                            prop_assert_eq!(graph.uses(node, thing, in_, of), uses);
                         }
                     }
                 }
