@@ -23,13 +23,14 @@ impl Frontend {
     /// # Errors
     /// 401, if it shows a token that is not good; 403, if it is on behalf of somebody on whose behalf its sender must not act.
     pub(super) async fn identify(&self, sender: Option<User>, headers: &HeaderMap) -> Result<User, ApiError> {
-        let sender = match (sender, bearer(headers)) {
+        let sender = match (bearer(headers), sender) {
+            (None, sender) => sender.unwrap_or_else(User::internal),
             // A certificate says who somebody is, whatever else they say.
-            (Some(sender), _) if !sender.is_anonymous() && sender != User::internal() => sender,
-            (_, Some(token)) if self.server.tokens().is_some() => self.server.bearer(token).await?,
+            (Some(_), Some(sender)) if !sender.is_anonymous() && sender != User::internal() => sender,
+            (Some(token), _) if self.server.tokens().is_some() => self.server.bearer(token).await?,
             // Who shows something that cannot be checked is not nobody.
-            (Some(sender), Some(_)) if sender.is_anonymous() => return Err(ApiError::unauthorized()),
-            (sender, _) => sender.unwrap_or_else(User::internal),
+            (Some(_), Some(sender)) if sender.is_anonymous() => return Err(ApiError::unauthorized()),
+            (Some(_), sender) => sender.unwrap_or_else(User::internal),
         };
         match wanted(headers)? {
             None => Ok(sender),

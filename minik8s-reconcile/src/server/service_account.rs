@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Pod, ServiceAccount, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
+    ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount,
+    VolumeProjection,
+};
 use minik8s_api::Object;
-use serde_json::json;
 
 use super::ApiServer;
 use super::key::Scope;
+use crate::controllers::root_ca;
 use crate::error::ApiError;
 use crate::stored::Stored;
 
@@ -123,26 +127,51 @@ fn mount(pod: &mut Pod, name: impl FnOnce() -> String) {
 
 /// The volume: a token, the authority that the server is known by, and the namespace.
 fn access(name: &str) -> Volume {
-    let field = json!({ "apiVersion": "v1", "fieldPath": "metadata.namespace" });
-    let volume = json!({
-        "name": name,
-        "projected": {
-            "defaultMode": 0o644,
-            "sources": [
-                { "serviceAccountToken": { "expirationSeconds": TOKEN_LIFETIME_S, "path": "token" } },
-                { "configMap": {
-                    "name": crate::controllers::root_ca::NAME,
-                    "items": [{ "key": crate::controllers::root_ca::KEY, "path": "ca.crt" }],
-                } },
-                { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": field }] } },
-            ],
-        },
-    });
-    serde_json::from_value(volume).expect("a volume")
+    let token = VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            expiration_seconds: Some(TOKEN_LIFETIME_S),
+            path: "token".to_owned(),
+            ..ServiceAccountTokenProjection::default()
+        }),
+        ..VolumeProjection::default()
+    };
+    let certificate =
+        KeyToPath { key: root_ca::KEY.to_owned(), path: "ca.crt".to_owned(), ..KeyToPath::default() };
+    let authority = VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: root_ca::NAME.to_owned(),
+            items: Some(vec![certificate]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    let namespace = DownwardAPIVolumeFile {
+        path: "namespace".to_owned(),
+        field_ref: Some(ObjectFieldSelector {
+            api_version: Some("v1".to_owned()),
+            field_path: "metadata.namespace".to_owned(),
+        }),
+        ..DownwardAPIVolumeFile::default()
+    };
+    let namespace = VolumeProjection {
+        downward_api: Some(DownwardAPIProjection { items: Some(vec![namespace]) }),
+        ..VolumeProjection::default()
+    };
+    Volume {
+        name: name.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(0o644),
+            sources: Some(vec![token, authority, namespace]),
+            ..ProjectedVolumeSource::default()
+        }),
+        ..Volume::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn pod(spec: serde_json::Value) -> Pod {

@@ -1,5 +1,6 @@
 //! What pods do on a node.
 
+mod accounts;
 mod configuration;
 mod endings;
 mod failures;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         .case("endings: TERM is ignored, KILL follows after the grace period", endings::term_ignored)
         .case("endings: a deadline ends the pod", endings::deadline)
         .case("endings: a container's last words", endings::last_words)
+        .case("accounts: a pod asks the server with its token", accounts::asks)
         .case("configuration: the environment's sources", configuration::environment)
         .case("configuration: command, arguments, folder and user", configuration::process)
         .case("configuration: what does not exist yet is waited for", configuration::missing)

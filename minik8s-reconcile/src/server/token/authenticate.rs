@@ -24,11 +24,11 @@ pub(in crate::server) struct Authenticated {
 }
 
 impl ApiServer {
-    /// Who shows `token` to the server itself.
+    /// Who shows `token`, which must be for the server itself.
     ///
     /// # Errors
-    /// 401, if the token is not good; and when the storage does not answer.
-    pub(crate) async fn bearer(&self, token: &str) -> Result<User, ApiError> {
+    /// 401, if the token is not good or no tokens are issued here; and when the storage does not answer.
+    pub async fn bearer(&self, token: &str) -> Result<User, ApiError> {
         match self.authenticate(token, &[]).await? {
             Ok(known) => Ok(known.user),
             Err(why) => {
