@@ -36,7 +36,6 @@ macro_rules! reasons {
                 "BadRequest" => "BadRequest",
                 "Invalid" => "Invalid",
                 "Unauthorized" => "Unauthorized",
-                "Forbidden" => "Forbidden",
                 "MethodNotAllowed" => "MethodNotAllowed",
                 "NotAcceptable" => "NotAcceptable",
                 "UnsupportedMediaType" => "UnsupportedMediaType",
@@ -59,6 +58,8 @@ reasons! {
     is_conflict, "Conflict";
     /// The revision or continue token is older than what the server keeps (410): list again.
     is_expired, "Expired";
+    /// Who asks may not do that (403).
+    is_forbidden, "Forbidden";
     /// The server did not answer in time (504).
     is_timeout, "Timeout";
     /// The server cannot be reached or is shutting down (503).

@@ -124,7 +124,11 @@ impl StreamingServer {
         config: Arc<rustls::ServerConfig>,
         allowed: impl Fn(&CertificateDer<'_>) -> bool + Send + Sync + 'static,
     ) -> Self {
-        Self { tls: Some(Tls { acceptor: config.into(), allowed: Arc::new(allowed) }), ..self }
+        let mut config = (*config).clone();
+        // What is streamed is upgraded to, which HTTP/2 does not know.
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let acceptor = Arc::new(config).into();
+        Self { tls: Some(Tls { acceptor, allowed: Arc::new(allowed) }), ..self }
     }
 
     /// Listens on `address` until `shutdown`; sessions under way are cut then.

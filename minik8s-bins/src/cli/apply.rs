@@ -32,7 +32,7 @@ async fn each(
     files: &Files,
     act: impl AsyncFn(&Manifest) -> Result<&'static str, ApiError>,
 ) -> anyhow::Result<ExitCode> {
-    let manifests = manifests::load(session, &files.filename)?;
+    let manifests = manifests::load(session, &files.filename).await?;
     let mut code = ExitCode::SUCCESS;
     let suffix = if files.dry_run { " (dry run)" } else { "" };
     for manifest in &manifests {

@@ -76,14 +76,14 @@ pub async fn run(session: &Session, delete: &Delete) -> anyhow::Result<ExitCode>
 async fn find(session: &Session, delete: &Delete) -> anyhow::Result<Vec<Doomed>> {
     let mut found = Vec::new();
     if !delete.filename.is_empty() {
-        for manifest in manifests::load(session, &delete.filename)? {
+        for manifest in manifests::load(session, &delete.filename).await? {
             let request = manifest.request(session, Operation::Get);
             let name = manifest.name().to_owned();
             found.push(Doomed { kind: manifest.kind, namespace: request.namespace, name });
         }
         return Ok(found);
     }
-    for target in resources::parse(session, &delete.resources)? {
+    for target in resources::parse(session, &delete.resources).await? {
         let namespace = target.kind.namespaced.then(|| session.namespace().to_owned());
         let kind = target.kind;
         if target.names.is_empty() {

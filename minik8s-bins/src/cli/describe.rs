@@ -16,7 +16,7 @@ use crate::args::Describe;
 
 pub async fn run(session: &Session, describe: &Describe) -> anyhow::Result<()> {
     let mut first = true;
-    for target in resources::parse(session, &describe.selection.resources)? {
+    for target in resources::parse(session, &describe.selection.resources).await? {
         let namespace = (!describe.selection.all_namespaces).then(|| session.namespace());
         let mut objects: Vec<Stored> = Vec::new();
         if target.names.is_empty() {

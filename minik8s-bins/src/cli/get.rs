@@ -22,7 +22,7 @@ const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/js
 const PAGE: u32 = 500;
 
 pub async fn run(session: &Session, get: &Get) -> anyhow::Result<()> {
-    let targets = resources::parse(session, &get.selection.resources)?;
+    let targets = resources::parse(session, &get.selection.resources).await?;
     match get.output {
         None | Some(Output::Wide) => tables(session, get, &targets).await,
         Some(output) => objects(session, get, &targets, output).await,

@@ -51,13 +51,13 @@ impl Manifest {
 }
 
 /// Reads everything, and checks that all of it can be sent, before any of it is.
-pub fn load(session: &Session, paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
+pub async fn load(session: &Session, paths: &[PathBuf]) -> anyhow::Result<Vec<Manifest>> {
     let mut manifests = Vec::new();
     for (source, text) in texts(paths)? {
         for document in manifest::load(&source, &text)? {
             let field = |name: &str| document.value.get(name).and_then(|v| v.as_str()).unwrap_or_default();
             let (api_version, kind) = (field("apiVersion"), field("kind"));
-            let Some(kind) = session.registry().by_kind(api_version, kind).cloned() else {
+            let Some(kind) = session.kind_of(api_version, kind).await? else {
                 anyhow::bail!(
                     "{source}: document {}, line {}: no matches for kind \"{kind}\" in version \"{api_version}\"",
                     document.index + 1,

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use http::{Method, Request, Response};
 use http_body_util::BodyExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use kube::client::Body;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use minik8s_api::{Kind, Registry};
+use minik8s_api::{Kind, Registry, crd};
+use minik8s_reconcile::request::ListParams;
 use minik8s_reconcile::{ApiError, ApiRequest, ApiResponse, Client};
 
 use crate::args::Connection;
@@ -55,7 +57,11 @@ impl Session {
     }
 
     /// The kind that a user calls `word`.
-    pub fn kind(&self, word: &str) -> anyhow::Result<Arc<Kind>> {
+    pub async fn kind(&self, word: &str) -> anyhow::Result<Arc<Kind>> {
+        if let Some(kind) = self.registry().find(word) {
+            return Ok(kind.clone());
+        }
+        self.learn().await?;
         let registry = self.registry();
         registry.find(word).cloned().ok_or_else(|| {
             let close = registry.iter().filter(|k| k.plural.starts_with(&word[..word.len().min(3)]));
@@ -69,6 +75,32 @@ impl Session {
                 )
             }
         })
+    }
+
+    /// The kind that a manifest names.
+    pub async fn kind_of(&self, api_version: &str, kind: &str) -> anyhow::Result<Option<Arc<Kind>>> {
+        if let Some(kind) = self.registry().by_kind(api_version, kind) {
+            return Ok(Some(kind.clone()));
+        }
+        self.learn().await?;
+        Ok(self.registry().by_kind(api_version, kind).cloned())
+    }
+
+    /// Learns the cluster's own kinds, which this program does not bring along. Who may not see their definitions does
+    /// without.
+    pub async fn learn(&self) -> anyhow::Result<()> {
+        let definitions =
+            match self.client.all::<CustomResourceDefinition>().list(&ListParams::default()).await {
+                Ok(definitions) => definitions,
+                Err(error) if error.is_forbidden() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+        let mut registry = (*self.registry()).clone();
+        for kind in definitions.items.iter().filter_map(|definition| crd::kinds(definition).ok()).flatten() {
+            registry.register(kind);
+        }
+        self.client.kinds().replace(registry);
+        Ok(())
     }
 
     /// GETs a path, as one of `accept`.

@@ -308,6 +308,11 @@ pub(super) async fn custom_resources(scene: Scene) -> anyhow::Result<()> {
         let seen =
             run(&["get", &kind.to_lowercase(), "mine", "-o", "jsonpath={.spec.maxReplicas}"]).ok().await?;
         ensure!(seen == "10", "{seen}");
+        let ours = scene.minik8s(&["get", &plural[..4], "--no-headers"]).ok().await?;
+        ensure!(ours.starts_with("mine ") && ours.contains("*/5"), "{ours}");
+        let said =
+            scene.minik8s(&["apply", "--force-conflicts", "-f", "-"]).input(object("2", "")).ok().await?;
+        ensure!(said.contains("/mine "), "{said}");
         run(&["apply", "-f", "-"])
             .input(object("11", ""))
             .run()
