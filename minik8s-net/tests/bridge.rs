@@ -76,6 +76,18 @@ fn ports() -> Vec<String> {
     links.lines().map(|line| line.split([' ', '@']).nth(1).unwrap().to_owned()).collect()
 }
 
+/// Those interfaces with what a new one would not have: the number and the hardware address. Whether they carry
+/// anything yet takes the kernel a moment.
+fn devices() -> Vec<String> {
+    let links = output("ip -o link show type veth");
+    let identity = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let ether = words.iter().position(|w| *w == "link/ether").map(|at| words[at + 1]);
+        format!("{} {} {}", words[0], words[1], ether.unwrap_or_default())
+    };
+    links.lines().map(identity).collect()
+}
+
 /// Listens in a namespace, connects from another, and answers with the address that the listener saw.
 async fn connect(from: &Path, to: &Path, address: IpAddr) -> IpAddr {
     let (bound, port) = tokio::sync::oneshot::channel();
@@ -131,15 +143,15 @@ fn what_is_there_stays_and_what_is_missing_is_made() {
     Node::run(async |node: Node| {
         let network = node.network().await;
         let first = network.attach("a", "default", "one").await.unwrap();
-        let before = output("ip -o link show type veth");
+        let before = devices();
         assert_eq!(network.attach("a", "default", "one").await.unwrap(), first);
-        assert_eq!(output("ip -o link show type veth"), before, "nothing was made anew");
+        assert_eq!(devices(), before, "nothing was made anew");
         // A new agent finds it all.
         drop(network);
         let network = node.network().await;
         assert_eq!(network.list(), ["a"]);
         assert_eq!(network.attach("a", "default", "one").await.unwrap(), first);
-        assert_eq!(output("ip -o link show type veth"), before);
+        assert_eq!(devices(), before);
         // Somebody takes away one thing after another.
         let b = network.attach("b", "default", "two").await.unwrap();
         for damage in [
