@@ -24,5 +24,8 @@ pub use kinds::kinds;
 pub use rules::{Rule, RuleError};
 pub use schema::Schema;
 
+/// The most bytes of a compiled pattern: definitions and objects bring them, and each is kept or made anew.
+const PROGRAM_LIMIT: usize = 2 * 1024 * 1024;
+
 #[cfg(test)]
 mod tests;

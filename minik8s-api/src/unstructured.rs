@@ -53,6 +53,19 @@ impl Unstructured {
         Ok(Self { api_version, kind, metadata, fields })
     }
 
+    /// Refuses an object that is nested too deeply to be kept: what is written about its fields is nested as deeply,
+    /// inside the object, and has to be read again.
+    ///
+    /// # Errors
+    /// It is nested more than 100 levels deep; the error names the field.
+    pub fn check_depth(&self) -> Result<(), DecodeError> {
+        const LIMIT: usize = 100;
+        match self.fields.iter().find(|(_, value)| depth(value) > LIMIT) {
+            Some((name, _)) => Err(DecodeError::new(name, format!("nested more than {LIMIT} levels deep"))),
+            None => Ok(()),
+        }
+    }
+
     /// The object as a tree, without a copy.
     pub fn into_value(self) -> Value {
         let mut fields = self.fields;
@@ -125,10 +138,30 @@ impl dyn Object {
     }
 }
 
+/// How many levels of objects and lists there are.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_nested_too_deeply_is_refused() {
+        let nested = |levels: usize| {
+            let text =
+                format!(r#"{{"kind":"A","spec":{}1{}}}"#, r#"{"a":"#.repeat(levels), "}".repeat(levels));
+            Unstructured::read(text.as_bytes(), &mut Vec::new()).unwrap().check_depth()
+        };
+        nested(100).unwrap();
+        assert_eq!(nested(101).unwrap_err().path(), "spec");
+    }
 
     #[test]
     fn what_is_read_is_written() {

@@ -195,9 +195,6 @@ impl ApiServer {
             (Operation::Get, Some(name), Some("approval")) if certificate::is_request(&scope.kind) => {
                 self.get(&scope, &name).await
             }
-            (Operation::Create(payload, params), None, None) if certificate::is_request(&scope.kind) => {
-                self.create(&scope, certificate::asked_by(payload, &scope.user), &params).await
-            }
             (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
             (Operation::List(params), None, None) => self.list(&scope, &params).await,
             (Operation::Watch(params), None, None) => self.watch(&scope, params).await,

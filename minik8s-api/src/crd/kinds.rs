@@ -118,6 +118,7 @@ fn decode(api_version: &str, kind: &str, schema: &Arc<Schema>) -> Decode {
     Box::new(move |json| {
         let mut unknown = Vec::new();
         let mut object = Unstructured::read(json, &mut unknown)?;
+        object.check_depth()?;
         // What it is, is a matter of where it stands.
         object.api_version.clone_from(&api_version);
         object.kind.clone_from(&kind);

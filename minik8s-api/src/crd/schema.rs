@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
+use super::PROGRAM_LIMIT;
 use super::rules::{Rule, RuleError};
 use crate::field::{FieldErrors, FieldPath};
 
@@ -183,7 +184,7 @@ fn compile(props: &JSONSchemaProps, root: bool, path: &FieldPath, errors: &mut F
         _ => ListType::Atomic,
     };
     if let Some(text) = props.pattern.as_deref().filter(|p| !p.is_empty()) {
-        match Regex::new(text) {
+        match RegexBuilder::new(text).size_limit(PROGRAM_LIMIT).build() {
             Ok(regex) => schema.pattern = Some(Pattern { text: text.to_owned(), regex }),
             Err(e) => errors.invalid(
                 path.child("pattern"),

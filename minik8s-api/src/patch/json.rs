@@ -7,6 +7,12 @@ use super::PatchError;
 /// The most operations that one patch may have.
 pub const MAX_OPERATIONS: usize = 10_000;
 
+/// The most bytes of JSON that the operations of one patch may copy: as many as a request may bring.
+pub const MAX_COPIED: usize = 3 * 1024 * 1024;
+
+/// The deepest that an operation may put something.
+pub const MAX_DEPTH: usize = 128;
+
 /// The document that the operations of `patch` make of `original`.
 ///
 /// # Errors
@@ -20,7 +26,9 @@ pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
     let operations: json_patch::Patch = serde::Deserialize::deserialize(patch)
         .map_err(|e| PatchError::Malformed(format!("error decoding patch: {e}")))?;
     let mut out = original.clone();
+    let mut copied = 0;
     for (index, operation) in operations.0.iter().enumerate() {
+        within_bounds(operation, &out, &mut copied)?;
         if is_test_for_nothing(operation, &out) {
             continue;
         }
@@ -33,6 +41,42 @@ pub fn apply(original: &Value, patch: &Value) -> Result<Value, PatchError> {
         })?;
     }
     Ok(out)
+}
+
+/// Refuses what lets a document grow beyond its patch: values that are copied again and again, and trees that are hung
+/// into one another.
+fn within_bounds(
+    operation: &json_patch::PatchOperation,
+    document: &Value,
+    copied: &mut usize,
+) -> Result<(), PatchError> {
+    let (from, path) = match operation {
+        json_patch::PatchOperation::Copy(copy) => (&copy.from, &copy.path),
+        json_patch::PatchOperation::Move(mv) => (&mv.from, &mv.path),
+        _ => return Ok(()),
+    };
+    // One that is not there is complained of later.
+    let Ok(value) = from.resolve(document) else { return Ok(()) };
+    if matches!(operation, json_patch::PatchOperation::Copy(_)) {
+        *copied += value.to_string().len();
+        if *copied > MAX_COPIED {
+            let message = format!("The operations of a JSON patch may copy no more than {MAX_COPIED} bytes");
+            return Err(PatchError::TooLarge(message));
+        }
+    }
+    if path.count() + depth(value) > MAX_DEPTH {
+        return Err(PatchError::TooLarge(format!("A JSON patch may nest no deeper than {MAX_DEPTH} levels")));
+    }
+    Ok(())
+}
+
+/// How many levels of objects and lists there are.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
 }
 
 /// Whether it is a test that something is null, which is not there at all. Kubernetes takes that for a success, and
@@ -77,6 +121,24 @@ mod tests {
         let patched = apply(&json!({"metadata": {}}), &patch).expect("nobody was there");
         assert_eq!(patched, json!({"metadata": {"finalizers": ["mine"]}}));
         apply(&patched, &patch).expect_err("somebody is there");
+    }
+
+    #[test]
+    fn a_patch_cannot_make_a_document_grow_without_end() {
+        let mut operations = vec![json!({"op": "add", "path": "/a", "value": {"x": 1}})];
+        operations.extend((0..64).map(|i| json!({"op": "copy", "from": "/a", "path": format!("/a/{i}")})));
+        assert_eq!(apply(&json!({}), &Value::Array(operations)).unwrap_err().code(), 413);
+
+        let mut tree = json!(1);
+        (0..60).for_each(|_| tree = json!({"a": tree.take()}));
+        let bottom = "/a".repeat(60);
+        let mut operations = vec![json!({"op": "add", "path": "/v", "value": tree})];
+        for _ in 0..100 {
+            operations.push(json!({"op": "add", "path": "/w", "value": tree}));
+            operations.push(json!({"op": "move", "from": "/v", "path": format!("/w{bottom}")}));
+            operations.push(json!({"op": "move", "from": "/w", "path": "/v"}));
+        }
+        assert_eq!(apply(&json!({}), &Value::Array(operations)).unwrap_err().code(), 413);
     }
 
     #[test]

@@ -107,16 +107,23 @@ fn service_account(user: &str) -> Option<(&str, &str)> {
 
 /// On whose behalf the request is, if on another's.
 fn wanted(headers: &HeaderMap) -> Result<Option<User>, ApiError> {
-    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
-    let all = |name: &str| -> Vec<String> { headers.get_all(name).iter().map(text).collect() };
-    let name = headers.get(USER).map(text).unwrap_or_default();
-    let groups = all(GROUP);
-    let uid = headers.get(UID).map(text).unwrap_or_default();
+    // What cannot be read must not be taken for what is not there.
+    let text = |value: &http::HeaderValue| match std::str::from_utf8(value.as_bytes()) {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(ApiError::bad_request("a header of impersonation is not UTF-8")),
+    };
+    let name = headers.get(USER).map(text).transpose()?;
+    if name.as_deref() == Some("") {
+        return Err(ApiError::bad_request("Impersonate-User is empty"));
+    }
+    let name = name.unwrap_or_default();
+    let groups = headers.get_all(GROUP).iter().map(text).collect::<Result<Vec<_>, _>>()?;
+    let uid = headers.get(UID).map(text).transpose()?.unwrap_or_default();
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (header, value) in headers {
         if let Some(key) = header.as_str().strip_prefix(EXTRA) {
             let key = percent_decode_str(key).decode_utf8_lossy().to_lowercase();
-            extra.entry(key).or_default().push(text(value));
+            extra.entry(key).or_default().push(text(value)?);
         }
     }
     if name.is_empty() {

@@ -73,7 +73,8 @@ impl Frontend {
         if let Some(headers) = onward.headers_mut() {
             for (name, value) in request.headers() {
                 // What the client proved to the server is not the agent's business.
-                if name != header::AUTHORIZATION && name != header::HOST && name != header::ACCEPT_ENCODING {
+                let private = name == header::AUTHORIZATION || name.as_str().starts_with("impersonate-");
+                if !private && name != header::HOST && name != header::ACCEPT_ENCODING {
                     headers.append(name, value.clone());
                 }
             }

@@ -54,6 +54,12 @@ impl Frontend {
             .by_path(&place.group, &place.version, &place.plural)
             .ok_or_else(ApiError::no_such_resource)?
             .clone();
+        // Rights in a namespace are none over what is in no namespace.
+        let misplaced = place.namespace.is_some() && !kind.namespaced
+            || place.namespace.is_none() && kind.namespaced && place.name.is_some();
+        if misplaced {
+            return Err(ApiError::no_such_resource());
+        }
         if let (Some(name), Some(subresource)) = (&place.name, &place.subresource)
             && super::proxy::is_proxied(&kind, subresource)
         {

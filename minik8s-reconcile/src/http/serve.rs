@@ -23,6 +23,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client has that long to agree on TLS.
 #[cfg(feature = "tls")]
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a client of HTTP/2 is asked whether it is there, and how long it has to answer.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long requests under way may go on after the shutdown has begun.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long to wait after an `accept` that failed for want of file descriptors.
@@ -129,7 +132,7 @@ async fn connection(frontend: Frontend, stream: TcpStream, security: Security, w
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     match security {
-        Security::Clear => http(frontend, stream, User::internal(), watcher).await,
+        Security::Clear => http(frontend, stream, User::internal(), Version::Either, watcher).await,
         #[cfg(feature = "tls")]
         Security::Tls(acceptor) => {
             let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
@@ -139,19 +142,47 @@ async fn connection(frontend: Frontend, stream: TcpStream, security: Security, w
             };
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let user = certificate.and_then(crate::pki::holder).unwrap_or_else(User::anonymous);
-            http(frontend, stream, user, watcher).await;
+            // Agreed upon, so that there is no waiting for a client to show which it speaks.
+            let version = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Version::Two,
+                _ => Version::One,
+            };
+            http(frontend, stream, user, version, watcher).await;
         }
     }
 }
 
+/// The version of HTTP that a connection is in.
+enum Version {
+    /// As its first bytes will show.
+    Either,
+    /// HTTP/1.1
+    #[cfg(feature = "tls")]
+    One,
+    /// HTTP/2
+    #[cfg(feature = "tls")]
+    Two,
+}
+
 /// Answers the requests of one connection, which are all from `user`.
-async fn http<S>(frontend: Frontend, stream: S, user: User, watcher: Watcher)
+async fn http<S>(frontend: Frontend, stream: S, user: User, version: Version, watcher: Watcher)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = match version {
+        Version::Either => builder,
+        #[cfg(feature = "tls")]
+        Version::One => builder.http1_only(),
+        #[cfg(feature = "tls")]
+        Version::Two => builder.http2_only(),
+    };
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(user.clone());
         let frontend = frontend.clone();

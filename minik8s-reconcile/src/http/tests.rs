@@ -510,3 +510,47 @@ async fn kube_rs_defines_and_uses_a_kind() {
     assert_eq!(info, &json!({}), "version 2 has no nulls");
     foos.delete("a", &DeleteParams::default()).await.expect("delete");
 }
+
+#[tokio::test]
+async fn rights_in_a_namespace_do_not_reach_nodes() {
+    let frontend = frontend().await;
+    for path in ["namespaces/default/nodes/n1/proxy/healthz", "namespaces/default/nodes/n1", "pods/p/log"] {
+        let (status, body) = get(&frontend, &format!("/api/v1/{path}")).await;
+        assert_eq!(status, StatusCode::NOT_FOUND, "{path}: {body}");
+        assert_eq!(body["message"], "the server could not find the requested resource", "{path}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_impersonated_must_be_legible() {
+    let frontend = frontend().await;
+    for (name, expected) in [
+        (&b"j\xc3\xbcrgen"[..], StatusCode::OK),
+        (b"j\xfcrgen", StatusCode::BAD_REQUEST),
+        (b"", StatusCode::BAD_REQUEST),
+    ] {
+        let request = Request::get("/api/v1/namespaces")
+            .header("impersonate-user", http::HeaderValue::from_bytes(name).expect("a header"))
+            .body(Full::new(Bytes::new()))
+            .expect("a request");
+        assert_eq!(frontend.handle(request).await.status(), expected, "{name:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_for_a_certificate_is_not_for_the_request_to_say() {
+    let frontend = frontend().await;
+    let base = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let request = json!({
+        "apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": { "name": "a" },
+        "spec": {
+            "username": "system:node:n1", "groups": ["system:nodes"], "usages": ["client auth"],
+            "signerName": "example.dev/signer", "request": "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K",
+        },
+    });
+    let apply = "application/apply-patch+yaml";
+    let path = format!("{base}/a?fieldManager=me");
+    let (status, body) = send(&frontend, "PATCH", &path, apply, request.to_string()).await;
+    assert_eq!(status, StatusCode::CREATED, "{body}");
+    assert_eq!(body["spec"]["username"], "system:apiserver", "{body}");
+}

@@ -6,40 +6,21 @@ use minik8s_api::{Kind, Object};
 use serde_json::{Value, json};
 
 use super::create::to_second;
-use crate::request::{Payload, User};
+use crate::request::User;
 
 /// Whether the kind is that of certificate signing requests.
 pub(super) fn is_request(kind: &Kind) -> bool {
     kind.kind == "CertificateSigningRequest" && kind.group == "certificates.k8s.io"
 }
 
-/// The request, with `user` as the one who asks.
-pub(super) fn asked_by(payload: Payload, user: &User) -> Payload {
-    let uid = Some(user.uid.to_string()).filter(|u| !u.is_empty());
-    let groups = Some(user.groups.to_vec()).filter(|g| !g.is_empty());
-    let extra = Some((*user.extra).clone()).filter(|e| !e.is_empty());
-    match payload {
-        Payload::Json(json) => match serde_json::from_slice::<Value>(&json) {
-            Ok(mut value) if value["spec"].is_object() => {
-                let spec = &mut value["spec"];
-                spec["username"] = json!(&*user.name);
-                spec["uid"] = json!(uid);
-                spec["groups"] = json!(groups);
-                spec["extra"] = json!(extra);
-                Payload::Json(value.to_string().into())
-            }
-            // Whoever decodes it will say what is wrong.
-            _ => Payload::Json(json),
-        },
-        Payload::Typed(mut object) => {
-            if let Some(request) = object.downcast_mut::<CertificateSigningRequest>() {
-                let spec = &mut request.spec;
-                spec.username = Some(user.name.to_string());
-                (spec.uid, spec.groups, spec.extra) = (uid, groups, extra);
-            }
-            Payload::Typed(object)
-        }
-    }
+/// Notes `user` as the one who asks, whatever a new request says of that.
+pub(super) fn stamp(object: &mut dyn Object, user: &User) {
+    let Some(request) = object.downcast_mut::<CertificateSigningRequest>() else { return };
+    let spec = &mut request.spec;
+    spec.username = Some(user.name.to_string());
+    spec.uid = Some(user.uid.to_string()).filter(|u| !u.is_empty());
+    spec.groups = Some(user.groups.to_vec()).filter(|g| !g.is_empty());
+    spec.extra = Some((*user.extra).clone()).filter(|e| !e.is_empty());
 }
 
 /// Whether the condition says that the request was granted or refused.

@@ -5,7 +5,7 @@ use minik8s_api::patch::apply::ManagedFields;
 use minik8s_api::{Object, meta};
 
 use super::key::{Scope, namespace_key};
-use super::{ApiServer, encoding, managed_fields};
+use super::{ApiServer, certificate, encoding, managed_fields};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
@@ -23,10 +23,6 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
         managed_fields::check_manager("CreateOptions", params)?;
-        if scope.kind.terminating {
-            let message = "create not allowed while custom resource definition is terminating";
-            return Err(ApiError::new(405, "MethodNotAllowed", message));
-        }
         let mut warnings = Vec::new();
         let object = encoding::read(&scope.kind, payload, params.field_validation, &mut warnings)?;
         self.insert(scope, object, None, params, warnings).await
@@ -42,7 +38,12 @@ impl ApiServer {
         warnings: Vec<String>,
     ) -> Result<ApiResponse, ApiError> {
         let kind = &scope.kind;
+        if kind.terminating {
+            let message = "create not allowed while custom resource definition is terminating";
+            return Err(ApiError::new(405, "MethodNotAllowed", message));
+        }
         self.stamp_metadata(scope, object.metadata_mut())?;
+        certificate::stamp(&mut *object, &scope.user);
         kind.default(&mut *object);
         kind.prepare_for_create(&mut *object);
         self.equip(scope, &mut *object).await?;

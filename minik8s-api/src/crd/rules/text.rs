@@ -3,7 +3,9 @@
 use cel::common::types::{CelInt, CelList, CelString, INT_TYPE, STRING_TYPE};
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
+
+use crate::crd::PROGRAM_LIMIT;
 
 type Answer<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
@@ -22,7 +24,7 @@ pub(super) fn text<'a>(value: &'a (dyn Val + '_), function: &str) -> Result<&'a 
 
 fn regex(value: &dyn Val, function: &str) -> Result<Regex, ExecutionError> {
     let pattern = text(value, function)?;
-    Regex::new(pattern).map_err(|_| {
+    RegexBuilder::new(pattern).size_limit(PROGRAM_LIMIT).build().map_err(|_| {
         ExecutionError::function_error(function, format!("{pattern:?} is no regular expression"))
     })
 }
