@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::PatchError;
+use crate::unstructured::depth;
 
 /// The most operations that one patch may have.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -68,15 +69,6 @@ fn within_bounds(
         return Err(PatchError::TooLarge(format!("A JSON patch may nest no deeper than {MAX_DEPTH} levels")));
     }
     Ok(())
-}
-
-/// How many levels of objects and lists there are.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
-        _ => 0,
-    }
 }
 
 /// Whether it is a test that something is null, which is not there at all. Kubernetes takes that for a success, and

@@ -2,7 +2,7 @@
 
 use minik8s_api::patch::apply::ManagedFields;
 use minik8s_api::patch::{self, PatchError};
-use minik8s_api::{FieldErrors, FieldPath};
+use minik8s_api::{FieldErrors, FieldPath, Kind};
 use serde_json::Value;
 
 use super::key::Scope;
@@ -33,23 +33,7 @@ impl ApiServer {
             .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
         let kind = scope.kind.clone();
         let edit = |old: &Value, _: &ManagedFields| {
-            let patched = match patch.format {
-                PatchFormat::Json => patch::json::apply(old, &body),
-                PatchFormat::Merge => Ok(patch::merge::apply(old, &body)),
-                PatchFormat::StrategicMerge => patch::strategic::apply(&kind, old, &body),
-                PatchFormat::Apply => unreachable!("answered above"),
-            };
-            let mut patched = patched.map_err(|e: PatchError| refused(&e))?;
-            // The version of the object that was patched is no wish of the patch's author; one in the patch is.
-            let wish = match patch.format {
-                PatchFormat::Json => {
-                    patched.pointer("/metadata/resourceVersion") != old.pointer("/metadata/resourceVersion")
-                }
-                _ => body.pointer("/metadata/resourceVersion").is_some(),
-            };
-            if !wish && let Some(metadata) = patched.get_mut("metadata").and_then(Value::as_object_mut) {
-                metadata.remove("resourceVersion");
-            }
+            let patched = patched(&kind, patch.format, &body, old)?;
             Ok(Edited::from(patched))
         };
         // A JSON patch can reach for anything by way of what holds it.
@@ -58,7 +42,37 @@ impl ApiServer {
     }
 }
 
-pub(super) fn refused(error: &PatchError) -> ApiError {
+/// What a patch, other than one that is applied, makes of `old`. The version of what was patched is no wish of the
+/// patch's author, and goes; one in the patch is, and stays.
+pub(super) fn patched(
+    kind: &Kind,
+    format: PatchFormat,
+    body: &Value,
+    old: &Value,
+) -> Result<Value, ApiError> {
+    let patched = match format {
+        PatchFormat::Json => patch::json::apply(old, body),
+        PatchFormat::Merge => Ok(patch::merge::apply(old, body)),
+        PatchFormat::StrategicMerge => patch::strategic::apply(kind, old, body),
+        PatchFormat::Apply => {
+            let message = format!("a {} cannot be applied", kind.kind.to_lowercase());
+            Err(PatchError::Unsupported(message))
+        }
+    };
+    let mut patched = patched.map_err(|e| refused(&e))?;
+    let wish = match format {
+        PatchFormat::Json => {
+            patched.pointer("/metadata/resourceVersion") != old.pointer("/metadata/resourceVersion")
+        }
+        _ => body.pointer("/metadata/resourceVersion").is_some(),
+    };
+    if !wish && let Some(metadata) = patched.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("resourceVersion");
+    }
+    Ok(patched)
+}
+
+fn refused(error: &PatchError) -> ApiError {
     let reason = match error.code() {
         400 => "BadRequest",
         413 => "RequestEntityTooLarge",

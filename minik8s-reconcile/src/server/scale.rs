@@ -2,16 +2,15 @@
 
 use k8s_openapi::api::autoscaling::v1::Scale;
 use minik8s_api::patch::apply::ManagedFields;
-use minik8s_api::patch::{self, PatchError};
 use minik8s_api::scale::{self, ScalePaths};
 use serde_json::Value;
 
 use super::key::Scope;
-use super::patch::refused;
+use super::patch::patched;
 use super::update::{Edited, Part};
 use super::{ApiServer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Operation, Patch, PatchFormat, ResponseBody, WriteParams};
+use crate::request::{ApiResponse, Operation, ResponseBody, WriteParams};
 use crate::stored::Stored;
 
 impl ApiServer {
@@ -37,7 +36,7 @@ impl ApiServer {
             Operation::Patch(patch, params) => {
                 let body: Value = serde_json::from_slice(&patch.body)
                     .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
-                let edit = |scale: &Value| patched(&patch, &body, scale);
+                let edit = |old: &Value| patched(&scale::kind(), patch.format, &body, old);
                 self.rescale(scope, name, &paths, &params, edit).await?
             }
             _ => return Err(ApiError::method_not_allowed()),
@@ -97,27 +96,6 @@ impl ApiServer {
         };
         self.change(scope, name, Part::Main, params, false, change).await
     }
-}
-
-/// The scale with a patch applied. Its version counts only where the patch names it.
-fn patched(patch: &Patch, body: &Value, scale: &Value) -> Result<Value, ApiError> {
-    let mut patched = match patch.format {
-        PatchFormat::Json => patch::json::apply(scale, body),
-        PatchFormat::Merge => Ok(patch::merge::apply(scale, body)),
-        PatchFormat::StrategicMerge => patch::strategic::apply(&scale::kind(), scale, body),
-        PatchFormat::Apply => Err(PatchError::Unsupported("a scale cannot be applied".to_owned())),
-    }
-    .map_err(|e| refused(&e))?;
-    let wish = match patch.format {
-        PatchFormat::Json => {
-            patched.pointer("/metadata/resourceVersion") != scale.pointer("/metadata/resourceVersion")
-        }
-        _ => body.pointer("/metadata/resourceVersion").is_some(),
-    };
-    if !wish && let Some(metadata) = patched.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("resourceVersion");
-    }
-    Ok(patched)
 }
 
 #[cfg(test)]
