@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::limits::ClientLimits;
+
 /// A small Kubernetes.
 #[derive(Debug, Parser)]
 #[command(
@@ -288,6 +290,9 @@ pub struct Server {
     /// Another name or address under which clients reach the server; may be given several times.
     #[arg(long, value_name = "NAME|ADDRESS")]
     pub tls_san: Vec<String>,
+    /// How much clients may take.
+    #[command(flatten)]
+    pub limits: ClientLimits,
 }
 
 /// `node`

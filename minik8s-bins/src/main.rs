@@ -6,6 +6,7 @@ mod args;
 mod cli;
 mod daemon;
 mod identity;
+mod limits;
 mod network;
 mod node;
 mod server;

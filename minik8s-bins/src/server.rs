@@ -73,6 +73,7 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     }
     let listeners = listeners.into_iter().map(|listener| listener.tls(tls.clone())).collect();
     let frontend = Frontend::new(server.clone()).with_agent_tls(identity::agents(&authority)?);
+    let frontend = args.limits.on(frontend);
     let serving = tokio::spawn(serve(frontend, listeners, shutdown.clone()));
     let manager = Manager::new(server.client())
         .controller(scheduler::controller())
