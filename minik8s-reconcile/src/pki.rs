@@ -16,10 +16,15 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use x509_parser::extensions::GeneralName;
 
 use crate::request::User;
 
@@ -190,6 +195,53 @@ pub fn fingerprint(certificate: &CertificateDer<'_>) -> Option<String> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
     let digest = ring::digest::digest(&ring::digest::SHA256, parsed.public_key().raw);
     Some(digest.as_ref().iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}")))
+}
+
+/// A certificate's text form.
+pub fn pem(der: &[u8]) -> String {
+    let encoded = BASE64_STANDARD.encode(der);
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in encoded.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|&byte| char::from(byte)));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
+}
+
+/// Whether a server may show the certificate, to those who reach it under any of these names and addresses.
+pub fn serves(certificate: &CertificateDer<'_>, hosts: &[String]) -> bool {
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+    let usage = parsed.extended_key_usage().ok().flatten();
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let has = |host: &String| {
+        let mut names = names.iter().flat_map(|n| &n.value.general_names);
+        names.any(|name| match (name, host.parse::<IpAddr>()) {
+            (GeneralName::DNSName(name), Err(_)) => *name == host,
+            (GeneralName::IPAddress(bytes), Ok(IpAddr::V4(address))) => *bytes == address.octets(),
+            (GeneralName::IPAddress(bytes), Ok(IpAddr::V6(address))) => *bytes == address.octets(),
+            _ => false,
+        })
+    };
+    usage.is_some_and(|u| u.value.server_auth) && hosts.iter().all(has)
+}
+
+/// `length` characters of `alphabet`, as nobody can guess them; `None` if the machine has no randomness.
+///
+/// # Panics
+/// The alphabet is empty, or has more than 256 characters.
+pub fn random(length: usize, alphabet: &[u8]) -> Option<String> {
+    assert!((1..=256).contains(&alphabet.len()), "an alphabet of {} characters", alphabet.len());
+    let random = SystemRandom::new();
+    // Bytes beyond the last whole multiple would make some characters likelier than others.
+    let fair = 256 - 256 % alphabet.len();
+    let mut text = String::new();
+    let mut bytes = [0; 64];
+    while text.len() < length {
+        random.fill(&mut bytes).ok()?;
+        let fit = bytes.iter().map(|&b| usize::from(b)).filter(|&b| b < fair);
+        text.extend(fit.take(length - text.len()).map(|b| char::from(alphabet[b % alphabet.len()])));
+    }
+    Some(text)
 }
 
 fn names(hosts: &[String]) -> Result<Vec<SanType>, PkiError> {

@@ -4,8 +4,6 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -15,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::{
-    CertificateRequest, Credentials, PkiError, Subject, Usage, Validity, fingerprint, names, subject,
+    CertificateRequest, Credentials, PkiError, Subject, Usage, Validity, fingerprint, names, pem, subject,
     write_private,
 };
 
@@ -210,15 +208,4 @@ fn lasting(params: &mut CertificateParams, now: Timestamp, lifetime: SignedDurat
     params.not_before = time(now - SKEW)?;
     params.not_after = time(now + lifetime)?;
     Ok(())
-}
-
-/// A certificate's text form.
-fn pem(der: &[u8]) -> String {
-    let encoded = BASE64_STANDARD.encode(der);
-    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
-    for line in encoded.as_bytes().chunks(64) {
-        text.extend(line.iter().map(|&byte| char::from(byte)));
-        text.push('\n');
-    }
-    text + "-----END CERTIFICATE-----\n"
 }

@@ -77,6 +77,9 @@ fn what_is_asked_for_is_signed() {
     let extended = parsed.extended_key_usage().expect("usages").expect("usages").value;
     assert!(extended.server_auth && !extended.client_auth);
     assert!(!parsed.is_ca());
+    assert!(serves(&certificate, &strings(&["n1", "10.0.0.1"])) && !serves(&certificate, &strings(&["n2"])));
+    let client = authority.issue(&Subject::client("system:node:n1"), now()).expect("a certificate");
+    assert!(!serves(&der(&client.certificate), &[]), "it is for a client");
     // Nothing outlives the authority.
     let late = authority.validity().until - hour;
     let certificate = der(&authority.sign(&request, &usages, None, late).expect("a certificate"));
