@@ -72,6 +72,8 @@ pub use key::Key;
 pub use kinds::Kinds;
 pub use manager::Manager;
 pub use reconciler::{Action, Reconciler, reconcile_fn};
+#[cfg(feature = "remote")]
+pub use remote::Connection;
 pub use request::{ApiRequest, ApiResponse};
 pub use server::ApiServer;
 pub use stored::Stored;
