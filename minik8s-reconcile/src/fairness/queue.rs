@@ -43,6 +43,8 @@ pub(super) struct Queue {
     turns: VecDeque<Arc<str>>,
     under_way: usize,
     round: u64,
+    /// When the last round began for want of anybody who waits.
+    round_ms: u64,
     tickets: Ticket,
     /// Whose request came last, and when that changed last.
     last: Option<Arc<str>>,
@@ -79,6 +81,7 @@ impl Queue {
             turns: VecDeque::new(),
             under_way: 0,
             round: 0,
+            round_ms: 0,
             tickets: 0,
             last: None,
             changed_ms: None,
@@ -91,6 +94,11 @@ impl Queue {
             // The first one of all is in nobody's way.
             self.changed_ms = self.last.is_some().then_some(now_ms);
             self.last = Some(name.clone());
+        }
+        if self.turns.is_empty() && self.round_ms != now_ms {
+            // Nobody turns the rounds, and there is no need to hold anybody back.
+            self.round += 1;
+            self.round_ms = now_ms;
         }
         let contended = self.changed_ms.is_some_and(|at| now_ms.saturating_sub(at) < CONTENTION_MS);
         let (shares, round, full) = (self.shares, self.round, self.under_way >= self.shares.seats);

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use http::{Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,72 +46,40 @@ async fn what_is_too_much_is_refused_in_words() {
         }
         format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata:\n  x: y\n{bomb}")
     };
-    let long = format!("{CONFIGS}?labelSelector=a%3D{}", "b".repeat(2000));
-    let (json, yaml) = ("application/json", "application/yaml");
-    let table: Vec<(&str, &str, &[(&str, &str)], String, u16, &str, &str)> = vec![
+    let (json, yaml, gzip) =
+        ("content-type: application/json", "content-type: application/yaml", "content-encoding: gzip");
+    let post = |header: &str, body: String| {
+        let (name, value) = header.split_once(": ").expect("a header");
+        Request::post(CONFIGS).header(name, value).body(Full::new(Bytes::from(body))).expect("a request")
+    };
+    let to = |query: String| {
+        Request::post(format!("{CONFIGS}?{query}")).body(Full::new(object("{}").into())).expect("a request")
+    };
+    let deep_yaml = nested(1000, ("{a: ", "1", "}"));
+    let deep_yaml = format!("kind: ConfigMap\napiVersion: v1\ndata: {deep_yaml}");
+    let large = object(&format!(r#"{{"k":"{}"}}"#, "x".repeat(100_000)));
+    for (what, request, code, reason, words) in [
+        ("a body", post(json, large), 413, "RequestEntityTooLarge", "limit is 100000"),
         (
-            "a body",
-            CONFIGS,
-            &[],
-            object(&format!(r#"{{"k":"{}"}}"#, "x".repeat(100_000))),
-            413,
-            "RequestEntityTooLarge",
-            "limit is 100000",
+            "a path",
+            to(format!("labelSelector={}", "b".repeat(2000))),
+            414,
+            "RequestURITooLong",
+            "limit is 2000 bytes",
         ),
-        ("a path", &long, &[], object("{}"), 414, "RequestURITooLong", "limit is 2000 bytes"),
-        (
-            "a compressed body",
-            CONFIGS,
-            &[("content-encoding", "gzip")],
-            object("{}"),
-            415,
-            "UnsupportedMediaType",
-            "Content-Encoding",
-        ),
+        ("a compressed body", post(gzip, object("{}")), 415, "UnsupportedMediaType", "Content-Encoding"),
         (
             "deep JSON",
-            CONFIGS,
-            &[("content-type", json)],
-            object(&nested(1000, (r#"{"a":"#, "1", "}"))),
+            post(json, object(&nested(1000, (r#"{"a":"#, "1", "}")))),
             400,
             "BadRequest",
-            "recursion limit",
+            "recursion",
         ),
-        (
-            "deep lists",
-            CONFIGS,
-            &[("content-type", json)],
-            object(&nested(10_000, ("[", "", "]"))),
-            400,
-            "BadRequest",
-            "",
-        ),
-        (
-            "deep YAML",
-            CONFIGS,
-            &[("content-type", yaml)],
-            format!("kind: ConfigMap\napiVersion: v1\ndata: {}", nested(1000, ("{a: ", "1", "}"))),
-            400,
-            "BadRequest",
-            "",
-        ),
-        ("aliases of aliases", CONFIGS, &[("content-type", yaml)], aliases, 400, "BadRequest", ""),
-        (
-            "a manager's name",
-            &format!("{CONFIGS}?fieldManager={}", "m".repeat(200)),
-            &[],
-            object("{}"),
-            422,
-            "Invalid",
-            "fieldManager",
-        ),
-    ];
-    for (what, path, headers, body, code, reason, words) in table {
-        let mut request = Request::post(path);
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        let request = request.body(Full::new(Bytes::from(body))).expect("a request");
+        ("deep lists", post(json, object(&nested(10_000, ("[", "", "]")))), 400, "BadRequest", "recursion"),
+        ("deep YAML", post(yaml, deep_yaml), 400, "BadRequest", ""),
+        ("aliases of aliases", post(yaml, aliases), 400, "BadRequest", ""),
+        ("a manager's name", to(format!("fieldManager={}", "m".repeat(200))), 422, "Invalid", "fieldManager"),
+    ] {
         let (got, status) = status(frontend.handle(request).await).await;
         assert_eq!((got.as_u16(), status["reason"].as_str()), (code, Some(reason)), "{what}: {status}");
         assert!(status["message"].as_str().is_some_and(|m| m.contains(words)), "{what}: {status}");
