@@ -4,6 +4,7 @@
 //! it as it is, with no socket in between.
 
 mod aggregated_discovery;
+pub mod audit;
 mod body;
 mod discovery;
 mod health;
@@ -33,6 +34,9 @@ use crate::error::ApiError;
 use crate::server::ApiServer;
 use crate::server::authorizer::Action;
 
+use self::audit::Trail;
+use self::identity::Identified;
+
 pub use body::Body;
 pub use serve::{Listener, serve};
 
@@ -49,6 +53,7 @@ pub struct Frontend {
     /// Ends what would never end by itself: watches, and logs that are followed.
     closing: CancellationToken,
     agents: proxy::Agents,
+    audit: Option<audit::Audit>,
 }
 
 impl Frontend {
@@ -60,6 +65,7 @@ impl Frontend {
             documents: Arc::new(Mutex::new(discovery)),
             closing: CancellationToken::new(),
             agents: proxy::Agents::default(),
+            audit: None,
         }
     }
 
@@ -68,6 +74,13 @@ impl Frontend {
     #[must_use]
     pub fn with_agent_tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
         self.agents = proxy::Agents::tls(config);
+        self
+    }
+
+    /// Notes requests in `audit`.
+    #[must_use]
+    pub fn with_audit(mut self, audit: audit::Audit) -> Self {
+        self.audit = Some(audit);
         self
     }
 
@@ -86,13 +99,20 @@ impl Frontend {
     /// Who asks is the [`User`](crate::request::User) among the request's extensions; without one it is this process
     /// itself, which may do everything. [`serve`] puts in whom a connection's certificate names. Headers can say on
     /// whose behalf it is, if that is permitted.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, mut request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let wishes = output::Wishes::of(&request);
-        let response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        let trail = self.audit.as_ref().map(|audit| audit.begin(&request));
+        if let Some(trail) = &trail {
+            request.extensions_mut().insert(trail.clone());
+        }
+        let mut response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        if let Some(trail) = trail {
+            response = trail.close(response);
+        }
         wishes.grant(response).await
     }
 
@@ -101,8 +121,20 @@ impl Frontend {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let user = self.identify(request.extensions().get().cloned(), request.headers()).await?;
+        let Identified { sender, user } =
+            self.identify(request.extensions().get().cloned(), request.headers()).await?;
         let route = route::Route::parse(request.uri().path());
+        let place = if let Ok(route::Route::Resource(place)) = &route { Some(place) } else { None };
+        if let Some(trail) = request.extensions().get::<Trail>() {
+            let path = request.uri().path();
+            let verb = match place {
+                Some(place) => {
+                    resource::verb_of(place, request.method(), request.uri()).unwrap_or_default().to_owned()
+                }
+                None => request.method().as_str().to_ascii_lowercase(),
+            };
+            trail.about(&sender, &user, &verb, path, place);
+        }
         if let Ok(route::Route::Resource(place)) = route {
             return self.resource(place, user, request).await;
         }
