@@ -334,6 +334,29 @@ pub struct Server {
     /// How much clients may take.
     #[command(flatten)]
     pub limits: ClientLimits,
+    /// Who asked for what.
+    #[command(flatten)]
+    pub audit: AuditOptions,
+}
+
+/// What a server notes of its requests.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct AuditOptions {
+    /// Note requests in this file, a line of JSON each.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// A Policy of audit.k8s.io/v1: what to note [default: who, what and when of everything].
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy: Option<PathBuf>,
+    /// MiB after which a new file is begun; 0 for never.
+    #[arg(long, default_value_t = 100, value_name = "MIB")]
+    pub audit_log_max_size: u64,
+    /// Old files to keep; 0 for all.
+    #[arg(long, default_value_t = 10, value_name = "FILES")]
+    pub audit_log_max_files: usize,
+    /// Days to keep old files; 0 for ever.
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    pub audit_log_max_age: u32,
 }
 
 /// `node`

@@ -3,6 +3,7 @@
 #![allow(unreachable_pub)]
 
 mod args;
+mod audit;
 mod cli;
 mod daemon;
 mod identity;

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::Server;
-use crate::{daemon, identity};
+use crate::{audit, daemon, identity};
 
 /// Runs until a signal.
 pub async fn run(args: Server) -> anyhow::Result<()> {
@@ -76,7 +76,10 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         tracing::info!(%address, kubeconfig = %kubeconfig.display(), "serving the Kubernetes API");
     }
     let listeners = listeners.into_iter().map(|listener| listener.tls(tls.clone())).collect();
-    let frontend = args.limits.on(Frontend::new(server.clone()).with_agent_tls(agents));
+    let mut frontend = args.limits.on(Frontend::new(server.clone()).with_agent_tls(agents));
+    if let Some(audit) = audit::open(&args.audit)? {
+        frontend = frontend.with_audit(audit);
+    }
     let serving = tokio::spawn(serve(frontend, listeners, shutdown.clone()));
     let cluster_info = identity::cluster_info(&advertised, &authority);
     let manager = Manager::new(server.client())

@@ -4,6 +4,7 @@
 //! it as it is, with no socket in between.
 
 mod aggregated_discovery;
+pub mod audit;
 mod body;
 mod connections;
 mod discovery;
@@ -38,6 +39,9 @@ use crate::fairness::Fairness;
 use crate::server::ApiServer;
 use crate::server::authorizer::Action;
 
+use self::audit::Trail;
+use self::identity::Identified;
+
 pub use body::Body;
 pub use limits::Limits;
 pub use serve::{Listener, serve};
@@ -62,6 +66,7 @@ pub struct Frontend {
     fairness: Option<Fairness>,
     /// How many requests may run rules at once.
     rules: Arc<Semaphore>,
+    audit: Option<audit::Audit>,
 }
 
 impl Frontend {
@@ -76,6 +81,7 @@ impl Frontend {
             limits: Limits::default(),
             fairness: None,
             rules: Arc::new(Semaphore::new(RULES_AT_ONCE)),
+            audit: None,
         }
     }
 
@@ -101,6 +107,13 @@ impl Frontend {
         self
     }
 
+    /// Notes requests in `audit`.
+    #[must_use]
+    pub fn with_audit(mut self, audit: audit::Audit) -> Self {
+        self.audit = Some(audit);
+        self
+    }
+
     /// The documents about the kinds that are served now.
     fn discovery(&self) -> Arc<discovery::Discovery> {
         let registry = self.server.registry();
@@ -116,13 +129,20 @@ impl Frontend {
     /// Who asks is the [`User`](crate::request::User) among the request's extensions; without one it is this process
     /// itself, which may do everything. [`serve`] puts in whom a connection's certificate names. Headers can say on
     /// whose behalf it is, if that is permitted.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, mut request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let wishes = output::Wishes::of(&request);
-        let response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        let trail = self.audit.as_ref().map(|audit| audit.begin(&request));
+        if let Some(trail) = &trail {
+            request.extensions_mut().insert(trail.clone());
+        }
+        let mut response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        if let Some(trail) = trail {
+            response = trail.close(response);
+        }
         wishes.grant(response).await
     }
 
@@ -136,8 +156,20 @@ impl Frontend {
         if length > self.limits.uri {
             return Err(ApiError::uri_too_long(self.limits.uri));
         }
-        let user = self.identify(request.extensions().get().cloned(), request.headers()).await?;
+        let Identified { sender, user } =
+            self.identify(request.extensions().get().cloned(), request.headers()).await?;
         let route = route::Route::parse(request.uri().path());
+        let place = if let Ok(route::Route::Resource(place)) = &route { Some(place) } else { None };
+        if let Some(trail) = request.extensions().get::<Trail>() {
+            let path = request.uri().path();
+            let verb = match place {
+                Some(place) => {
+                    resource::verb_of(place, request.method(), request.uri()).unwrap_or_default().to_owned()
+                }
+                None => request.method().as_str().to_ascii_lowercase(),
+            };
+            trail.about(&sender, &user, &verb, path, place);
+        }
         let _seat = match &self.fairness {
             // Whether the server is well is not a question to wait for.
             Some(fairness) if !matches!(route, Ok(route::Route::Health(..))) => {

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, h
 use minik8s_api::{Kind, protobuf};
 use serde_json::{Value, json};
 
+use super::audit::Trail;
 use super::body::{self, Body};
 use super::negotiate::{self, Encoding, Sent, Shape};
 use super::params::Query;
@@ -128,6 +129,15 @@ impl Frontend {
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
+        if let Some(trail) = parts.extensions.get::<Trail>() {
+            match &operation {
+                Operation::Create(Payload::Json(body), _) | Operation::Update(Payload::Json(body), _) => {
+                    trail.sent(body);
+                }
+                Operation::Patch(patch, _) => trail.sent(&patch.body),
+                _ => {}
+            }
+        }
         let request = ApiRequest {
             kind,
             namespace: place.namespace,
@@ -167,17 +177,7 @@ impl Frontend {
     ) -> Result<(), ApiError> {
         let query = Query::parse(uri.query());
         let collection = place.name.is_none();
-        let verb = match *method {
-            Method::GET if collection && query.flag("watch").unwrap_or(false) => "watch",
-            Method::GET if collection => "list",
-            Method::GET => "get",
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE if collection => "deletecollection",
-            Method::DELETE => "delete",
-            _ => return Err(ApiError::method_not_allowed()),
-        };
+        let verb = verb_of(place, method, uri)?;
         let selector = query.get("fieldSelector").unwrap_or_default();
         let selected = authorizer::selected(selector, "metadata.name").filter(|_| collection);
         let own = place.name.as_deref().filter(|_| place.group.is_empty() && place.plural == "namespaces");
@@ -306,6 +306,22 @@ impl Frontend {
             (false, sent) => json_of(sent?, bytes),
         }
     }
+}
+
+/// What the request's method means for what its path names.
+pub(super) fn verb_of(place: &Place, method: &Method, uri: &Uri) -> Result<&'static str, ApiError> {
+    let collection = place.name.is_none();
+    Ok(match *method {
+        Method::GET if collection && Query::parse(uri.query()).flag("watch").unwrap_or(false) => "watch",
+        Method::GET if collection => "list",
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if collection => "deletecollection",
+        Method::DELETE => "delete",
+        _ => return Err(ApiError::method_not_allowed()),
+    })
 }
 
 fn type_name(event: EventType) -> &'static str {

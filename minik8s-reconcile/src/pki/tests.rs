@@ -2,6 +2,7 @@ use jiff::Timestamp;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::serves;
 use super::{
     Authority, CertificateRequest, PkiError, Signer, Subject, Usage, Validity, ask, fingerprint, holder,
 };
