@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::limits::ClientLimits;
+
 /// A small Kubernetes.
 #[derive(Debug, Parser)]
 #[command(
@@ -329,6 +331,9 @@ pub struct Server {
     /// Accept that the objects belonged to a cluster with another authority, which is lost.
     #[arg(long)]
     pub forget_authority: bool,
+    /// How much clients may take.
+    #[command(flatten)]
+    pub limits: ClientLimits,
     /// Who asked for what.
     #[command(flatten)]
     pub audit: AuditOptions,

@@ -7,6 +7,7 @@ mod audit;
 mod cli;
 mod daemon;
 mod identity;
+mod limits;
 mod network;
 mod node;
 mod server;

@@ -76,7 +76,7 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         tracing::info!(%address, kubeconfig = %kubeconfig.display(), "serving the Kubernetes API");
     }
     let listeners = listeners.into_iter().map(|listener| listener.tls(tls.clone())).collect();
-    let mut frontend = Frontend::new(server.clone()).with_agent_tls(agents);
+    let mut frontend = args.limits.on(Frontend::new(server.clone()).with_agent_tls(agents));
     if let Some(audit) = audit::open(&args.audit)? {
         frontend = frontend.with_audit(audit);
     }

@@ -6,9 +6,11 @@
 mod aggregated_discovery;
 pub mod audit;
 mod body;
+mod connections;
 mod discovery;
 mod health;
 mod identity;
+mod limits;
 mod negotiate;
 mod output;
 mod params;
@@ -16,6 +18,7 @@ mod proxy;
 mod resource;
 mod route;
 mod serve;
+mod stall;
 mod table;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -27,10 +30,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::error::ApiError;
+use crate::fairness::Fairness;
 use crate::server::ApiServer;
 use crate::server::authorizer::Action;
 
@@ -38,10 +43,14 @@ use self::audit::Trail;
 use self::identity::Identified;
 
 pub use body::Body;
+pub use limits::Limits;
 pub use serve::{Listener, serve};
 
-/// The largest body of a request, as in Kubernetes: 3 MiB.
+/// The largest body of a request if nothing else is said, as in Kubernetes: 3 MiB.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// Requests that run rules at once.
+const RULES_AT_ONCE: usize = 2;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -53,6 +62,10 @@ pub struct Frontend {
     /// Ends what would never end by itself: watches, and logs that are followed.
     closing: CancellationToken,
     agents: proxy::Agents,
+    limits: Limits,
+    fairness: Option<Fairness>,
+    /// How many requests may run rules at once.
+    rules: Arc<Semaphore>,
     audit: Option<audit::Audit>,
 }
 
@@ -65,8 +78,25 @@ impl Frontend {
             documents: Arc::new(Mutex::new(discovery)),
             closing: CancellationToken::new(),
             agents: proxy::Agents::default(),
+            limits: Limits::default(),
+            fairness: None,
+            rules: Arc::new(Semaphore::new(RULES_AT_ONCE)),
             audit: None,
         }
+    }
+
+    /// Takes no more from clients than `limits`, instead of the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Has clients take turns. Without it, requests are answered as they come.
+    #[must_use]
+    pub fn with_fairness(mut self, fairness: Fairness) -> Self {
+        self.fairness = Some(fairness);
+        self
     }
 
     /// Speaks TLS to nodes' agents, in this way; without it, it speaks to them in the clear.
@@ -121,6 +151,11 @@ impl Frontend {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        let uri = request.uri();
+        let length = uri.path().len() + uri.query().map_or(0, |q| q.len() + 1);
+        if length > self.limits.uri {
+            return Err(ApiError::uri_too_long(self.limits.uri));
+        }
         let Identified { sender, user } =
             self.identify(request.extensions().get().cloned(), request.headers()).await?;
         let route = route::Route::parse(request.uri().path());
@@ -135,6 +170,13 @@ impl Frontend {
             };
             trail.about(&sender, &user, &verb, path, place);
         }
+        let _seat = match &self.fairness {
+            // Whether the server is well is not a question to wait for.
+            Some(fairness) if !matches!(route, Ok(route::Route::Health(..))) => {
+                Some(fairness.admit(&user).await?)
+            }
+            _ => None,
+        };
         if let Ok(route::Route::Resource(place)) = route {
             return self.resource(place, user, request).await;
         }

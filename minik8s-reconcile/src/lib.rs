@@ -42,6 +42,7 @@ pub mod controller;
 pub mod controllers;
 pub mod cx;
 pub mod error;
+pub mod fairness;
 #[cfg(feature = "http")]
 pub mod http;
 mod json_text;

@@ -103,15 +103,15 @@ impl Frontend {
             }
             Method::POST => {
                 let params = query.write(agent, "CreateOptions")?;
-                Operation::Create(payload(&parts.headers, body).await?, params)
+                Operation::Create(self.payload(&parts.headers, body).await?, params)
             }
             Method::PUT => {
                 let params = query.write(agent, "UpdateOptions")?;
-                Operation::Update(payload(&parts.headers, body).await?, params)
+                Operation::Update(self.payload(&parts.headers, body).await?, params)
             }
             Method::PATCH => {
                 let format = negotiate::patch_format(&parts.headers)?;
-                let body = body::read(body).await?;
+                let body = body::read(&parts.headers, body, &self.limits).await?;
                 let force = query.flag("force")?;
                 let apply = format == PatchFormat::Apply;
                 // Kubernetes refuses `force=false` too.
@@ -120,7 +120,7 @@ impl Frontend {
                 Operation::Patch(patch, query.write(if apply { "" } else { agent }, "PatchOptions")?)
             }
             Method::DELETE => {
-                let params = query.delete(&options(&parts.headers, body).await?)?;
+                let params = query.delete(&self.options(&parts.headers, body).await?)?;
                 if collection {
                     Operation::DeleteCollection(query.list()?, params)
                 } else {
@@ -146,8 +146,25 @@ impl Frontend {
             operation,
             user,
         };
-        let response = self.server.handle(request).await?;
+        let response = self.handled(request).await?;
         self.answer(&answer, response)
+    }
+
+    /// What the server answers. Rules that somebody wrote are compiled and run beside the threads that all requests
+    /// share, and few at once.
+    async fn handled(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
+        let reads = matches!(request.operation, Operation::Get | Operation::List(_) | Operation::Watch(_));
+        let defines = request.kind.group == "apiextensions.k8s.io";
+        if reads || !(request.kind.runs_rules || defines) {
+            return self.server.handle(request).await;
+        }
+        let permit = self.rules.clone().acquire_owned().await.map_err(ApiError::internal)?;
+        let (server, runtime) = (self.server.clone(), tokio::runtime::Handle::current());
+        let handled = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            runtime.block_on(server.handle(request))
+        });
+        handled.await.map_err(ApiError::internal)?
     }
 
     /// Whether `user` may do what the request's method and path say.
@@ -258,6 +275,39 @@ impl Frontend {
     }
 }
 
+impl Frontend {
+    /// The object that a request brings.
+    async fn payload<B>(&self, headers: &HeaderMap, body: B) -> Result<Payload, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let sent = negotiate::sent(headers)?;
+        json_of(sent, body::read(headers, body, &self.limits).await?).map(Payload::Json)
+    }
+
+    /// The options that a DELETE brings, if any.
+    async fn options<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let sent = negotiate::sent(headers);
+        let bytes = body::read(headers, body, &self.limits).await?;
+        match (bytes.is_empty(), sent) {
+            // Without a body nobody cares for its type.
+            (true, _) => Ok(bytes),
+            // Options are no manifest: they come without a kind, too.
+            (false, Ok(Sent::Yaml)) => {
+                let value: Value = serde_yaml::from_slice(&bytes)
+                    .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?;
+                Ok(value.to_string().into())
+            }
+            (false, sent) => json_of(sent?, bytes),
+        }
+    }
+}
+
 /// What the request's method means for what its path names.
 pub(super) fn verb_of(place: &Place, method: &Method, uri: &Uri) -> Result<&'static str, ApiError> {
     let collection = place.name.is_none();
@@ -354,37 +404,6 @@ fn list_bytes(answer: &Answer, list: &ObjectList, now: jiff::Timestamp) -> Resul
 fn to_yaml(json: &[u8]) -> Result<Vec<u8>, ApiError> {
     let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
     serde_yaml::to_string(&value).map(String::into_bytes).map_err(ApiError::internal)
-}
-
-/// The object that a request brings.
-async fn payload<B>(headers: &HeaderMap, body: B) -> Result<Payload, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let sent = negotiate::sent(headers)?;
-    json_of(sent, body::read(body).await?).map(Payload::Json)
-}
-
-/// The options that a DELETE brings, if any.
-async fn options<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let sent = negotiate::sent(headers);
-    let bytes = body::read(body).await?;
-    match (bytes.is_empty(), sent) {
-        // Without a body nobody cares for its type.
-        (true, _) => Ok(bytes),
-        // Options are no manifest: they come without a kind, too.
-        (false, Ok(Sent::Yaml)) => {
-            let value: Value = serde_yaml::from_slice(&bytes)
-                .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?;
-            Ok(value.to_string().into())
-        }
-        (false, sent) => json_of(sent?, bytes),
-    }
 }
 
 /// A body as JSON.
