@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Frontend;
+use super::audit::Peer;
 use super::connections::{Connection, Connections, Place};
 use super::stall::Guarded;
 use crate::request::User;
@@ -131,7 +132,8 @@ async fn accept(
                     };
                     tracing::trace!(%peer, "connection");
                     let (frontend, security) = (frontend.clone(), security.clone());
-                    tokio::spawn(connection(frontend, stream, place, security, graceful.watcher()));
+                    let from = Origin { peer: Peer(peer.ip()), user: User::internal() };
+                    tokio::spawn(connection(frontend, stream, place, from, security, graceful.watcher()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -144,11 +146,18 @@ async fn accept(
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
 
+/// Where the requests of a connection come from.
+struct Origin {
+    peer: Peer,
+    user: User,
+}
+
 /// A connection from its beginning to its end, or until others need its place.
 async fn connection(
     frontend: Frontend,
     stream: TcpStream,
     place: Place,
+    from: Origin,
     security: Security,
     watcher: Watcher,
 ) {
@@ -156,7 +165,7 @@ async fn connection(
     tokio::select! {
         biased;
         () = place.connection.closed() => tracing::debug!("an idle connection is closed"),
-        () = converse(frontend, stream, connection, security, watcher) => {}
+        () = converse(frontend, stream, connection, from, security, watcher) => {}
     }
 }
 
@@ -164,6 +173,7 @@ async fn converse(
     frontend: Frontend,
     stream: TcpStream,
     connection: Arc<Connection>,
+    from: Origin,
     security: Security,
     watcher: Watcher,
 ) {
@@ -172,9 +182,7 @@ async fn converse(
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     match security {
-        Security::Clear => {
-            http(frontend, stream, connection, User::internal(), Version::Either, watcher).await
-        }
+        Security::Clear => http(frontend, stream, connection, from, Version::Either, watcher).await,
         #[cfg(feature = "tls")]
         Security::Tls(acceptor) => {
             let limit = frontend.limits.handshake_time;
@@ -185,12 +193,19 @@ async fn converse(
             };
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let user = certificate.and_then(crate::pki::holder).unwrap_or_else(User::anonymous);
+            let end = certificate.and_then(crate::pki::Validity::of).map(|valid| valid.until);
+            let left = end.map_or(Duration::MAX, |end| frontend.server.clock().until(end));
+            let from = Origin { user, ..from };
             // Agreed upon, so that there is no waiting for a client to show which it speaks.
             let version = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Version::Two,
                 _ => Version::One,
             };
-            http(frontend, stream, connection, user, version, watcher).await;
+            let conversation = http(frontend, stream, connection, from, version, watcher);
+            // Nobody is who they are for longer than their certificate, also where a session is taken up again.
+            if tokio::time::timeout(left, conversation).await.is_err() {
+                tracing::debug!("a client's certificate has ended");
+            }
         }
     }
 }
@@ -219,12 +234,12 @@ impl Version {
     }
 }
 
-/// Answers the requests of one connection, which are all from `user`.
+/// Answers the requests of one connection.
 async fn http<S>(
     frontend: Frontend,
     stream: S,
     place: Arc<Connection>,
-    user: User,
+    Origin { peer, user }: Origin,
     version: Version,
     watcher: Watcher,
 ) where
@@ -256,6 +271,7 @@ async fn http<S>(
     let stream = Guarded::new(stream, place.clone(), limits.stall, version.is_one());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(user.clone());
+        request.extensions_mut().insert(peer);
         let (frontend, place) = (frontend.clone(), place.clone());
         let busy = place.request();
         async move {

@@ -122,3 +122,31 @@ async fn a_certificate_is_replaced_while_the_server_runs() {
     assert!(identity.replace(&mixed).is_err(), "another certificate's key");
     assert!(greet("two.example").await);
 }
+
+#[tokio::test]
+async fn nobody_is_let_in_after_the_end_of_their_certificate() {
+    let world = World::new().await;
+    let year = jiff::SignedDuration::from_hours(366 * 24);
+    let old = world.authority.issue(&Subject::client("jane"), now() - year).expect("a certificate");
+    let old = client_config(Identity::new(&old).expect("an identity"), [world.authority.der().clone()]);
+    world.get(old.expect("a configuration"), "/version").await.expect_err("it has expired");
+
+    // And who was let in before is shown out.
+    let (key, request) = crate::pki::ask("jane", "people", &[]).expect("a request");
+    let request = crate::pki::CertificateRequest::parse(request.as_bytes()).expect("a request");
+    let usages = [crate::pki::Usage::ClientAuth, crate::pki::Usage::DigitalSignature];
+    let second = jiff::SignedDuration::from_secs(2);
+    let certificate = world.authority.sign(&request, &usages, Some(second), now()).expect("a certificate");
+    let short = crate::pki::Credentials { certificate, key };
+    let short = client_config(Identity::new(&short).expect("an identity"), [world.authority.der().clone()]);
+    let stream = TcpStream::connect(world.address).await.expect("a connection");
+    let connector = tokio_rustls::TlsConnector::from(short.expect("a configuration"));
+    let stream = connector.connect("127.0.0.1".try_into().expect("a name"), stream).await.expect("TLS");
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    let watch = Request::get("/api/v1/namespaces?watch=1").header("host", "test");
+    let response = sender.send_request(watch.body(Empty::<Bytes>::new()).expect("a request")).await;
+    let mut body = response.expect("an answer").into_body();
+    while let Some(Ok(_)) = http_body_util::BodyExt::frame(&mut body).await {}
+}
