@@ -150,9 +150,9 @@ fn clocks(date: Option<&str>, here: Timestamp, authority: &CertificateDer<'_>) -
         let apart = here.duration_since(there);
         ensure!(
             apart.abs() <= SKEW,
-            "this machine's clock is {:#} {} of the server's: set it right, and join again",
+            "this machine's clock is {:#} {} the server's: set it right, and join again",
             apart.abs().round(jiff::SignedDurationRound::new().smallest(jiff::Unit::Minute)).unwrap_or(apart),
-            if apart.is_negative() { "behind" } else { "ahead" },
+            if apart.is_negative() { "behind" } else { "ahead of" },
         );
     }
     if let Some(valid) = pki::Validity::of(authority) {
