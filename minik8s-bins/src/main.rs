@@ -3,12 +3,14 @@
 #![allow(unreachable_pub)]
 
 mod args;
+mod backup;
 mod cli;
 mod daemon;
 mod identity;
 mod network;
 mod node;
 mod server;
+mod storage;
 mod up;
 
 use std::process::ExitCode;
@@ -45,6 +47,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Server(server) => server::run(server).await.map(done),
             Command::Node(node) => node::run(node).await.map(done),
             Command::Up(up) => up::run(up).await.map(done),
+            Command::Backup(backup) => backup::run(&args.connection, &backup).await.map(done),
+            Command::Restore(restore) => backup::restore(&restore).map(done),
             Command::Kubeconfig(kubeconfig) => identity::run(&kubeconfig).map(done),
             command => cli::run(args.connection, command).await,
         }

@@ -4,6 +4,8 @@
 //! it as it is, with no socket in between.
 
 mod aggregated_discovery;
+#[cfg(feature = "embedded")]
+mod backup;
 mod body;
 mod discovery;
 mod health;
@@ -113,6 +115,8 @@ impl Frontend {
             route::Route::Health(endpoint, check) if request.method() == Method::GET => {
                 self.health(&endpoint, check.as_deref(), request.uri().query()).await
             }
+            #[cfg(feature = "embedded")]
+            route::Route::Backup if request.method() == Method::GET => self.backup().await,
             route @ (route::Route::OpenIdConfiguration | route::Route::KeySet)
                 if request.method() == Method::GET =>
             {
