@@ -135,6 +135,8 @@ pub struct Kind {
     pub custom: bool,
     /// Whether its definition is being deleted, so that no new objects may be made.
     pub terminating: bool,
+    /// Whether checking an object runs rules that somebody wrote, which may take tenths of a second.
+    pub runs_rules: bool,
     /// What to tell users of a version that will go.
     pub deprecation: Option<String>,
     owns: OwnsFn,
@@ -185,6 +187,7 @@ impl Kind {
             scale: None,
             custom: false,
             terminating: false,
+            runs_rules: false,
             deprecation: None,
             owns,
             decode,

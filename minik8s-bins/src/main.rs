@@ -1,12 +1,13 @@
 //! `minik8s`: the server, the node agent and the command line of a small Kubernetes, in one program.
-// A program has no public API: `pub` says what a module offers to the others.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub)] // A program has no public API: `pub` says what a module offers to the others.
 
 mod args;
+mod audit;
 mod backup;
 mod cli;
 mod daemon;
 mod identity;
+mod limits;
 mod network;
 mod node;
 mod server;

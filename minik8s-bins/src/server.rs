@@ -1,5 +1,8 @@
 //! `minik8s server`: API server, controllers and scheduler.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use anyhow::Context;
 use minik8s_reconcile::http::{Frontend, Listener, serve};
 use minik8s_reconcile::lease::{self, Election};
@@ -12,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Server, StorageKind};
-use crate::{daemon, identity, storage};
+use crate::{audit, daemon, identity, storage};
 
 /// Runs until a signal.
 pub async fn run(args: Server) -> anyhow::Result<()> {
@@ -26,15 +29,14 @@ pub async fn run(args: Server) -> anyhow::Result<()> {
 /// A server that serves.
 pub struct Running {
     pub server: ApiServer,
-    pub authority: Authority,
-    serving: JoinHandle<()>,
-    managing: JoinHandle<()>,
+    pub authority: Arc<Authority>,
+    tasks: [JoinHandle<()>; 3],
 }
 
 impl Running {
     /// Waits for the end, after a shutdown.
     pub async fn join(self) {
-        for task in [self.serving, self.managing] {
+        for task in self.tasks {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a part of the server failed");
             }
@@ -48,10 +50,15 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
     let storage = storage::open(args).await?;
+    let authority = Arc::new(identity::authority(&args.data_dir)?);
     let tokens = Tokens::new(token::DEFAULT_ISSUER, identity::signing_key(&args.data_dir)?);
     let access = Union::of_cluster(storage.clone()).await?;
     let server = ApiServer::builder().authorizer(access).tokens(tokens).build(storage);
     server.bootstrap().await?;
+    if args.forget_authority {
+        identity::forget_authority(&server.client()).await?;
+    }
+    identity::claim(&server.client(), &authority, &args.data_dir).await?;
     rbac::bootstrap(&server.client()).await?;
     let mut listeners = daemon::passed_on()?;
     for address in &args.listen {
@@ -59,53 +66,78 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
             .push(Listener::bind(*address).await.with_context(|| format!("cannot listen on {address}"))?);
     }
     let addresses = listeners.iter().map(Listener::local_addr).collect::<Result<Vec<_>, _>>()?;
-    let first = *addresses.first().context("there is nowhere to listen: give --listen ADDRESS:PORT")?;
-    let authority = identity::authority(&args.data_dir)?;
-    let tls = identity::server(&authority, &addresses, &args.tls_san)?;
     let kubeconfig = args.data_dir.join("admin.kubeconfig");
-    identity::write_admin_kubeconfig(&authority, &kubeconfig, first)?;
+    let shown = identity::Shown::issue(&authority, &addresses, &args.tls_san, kubeconfig.clone())?;
+    let advertised = args.advertise.clone().unwrap_or_else(|| advertised(&addresses));
+    let (tls, agents) = (shown.server()?, shown.agents()?);
     for address in addresses {
         tracing::info!(%address, kubeconfig = %kubeconfig.display(), "serving the Kubernetes API");
     }
     let listeners = listeners.into_iter().map(|listener| listener.tls(tls.clone())).collect();
-    let frontend = Frontend::new(server.clone()).with_agent_tls(identity::agents(&authority)?);
+    let mut frontend = args.limits.on(Frontend::new(server.clone()).with_agent_tls(agents));
+    if let Some(audit) = audit::open(&args.audit)? {
+        frontend = frontend.with_audit(audit);
+    }
     let serving = tokio::spawn(serve(frontend, listeners, shutdown.clone()));
+    let parts =
+        Parts { authority: authority.clone(), cluster_info: identity::cluster_info(&advertised, &authority) };
     let managing = match args.storage {
-        StorageKind::Embedded => {
-            tokio::spawn(manager(&server, server.client(), authority.certificate()).run(shutdown.clone()))
-        }
-        StorageKind::Etcd => {
-            tokio::spawn(share(server.clone(), authority.certificate().to_owned(), shutdown.clone()))
-        }
+        StorageKind::Embedded => tokio::spawn(parts.manager(&server, server.client()).run(shutdown.clone())),
+        StorageKind::Etcd => tokio::spawn(share(server.clone(), parts, shutdown.clone())),
     };
+    let renewing = tokio::spawn(shown.keep(shutdown.clone()));
     tracing::info!(elapsed = ?began.elapsed(), "ready");
-    Ok(Running { server, authority, serving, managing })
+    Ok(Running { server, authority, tasks: [serving, managing, renewing] })
 }
 
-/// What the controllers of a cluster are, working through `client`.
-fn manager(server: &ApiServer, client: Client, ca: &str) -> Manager {
-    let registry = server.registry();
-    Manager::new(client)
-        .controller(scheduler::controller())
-        .controller(controllers::namespace::controller())
-        .controller(controllers::cluster_role_aggregation::controller(&registry))
-        .controller(controllers::custom_resources::controller())
-        .controller(controllers::disruption::controller(&registry))
-        .controller(controllers::events::controller())
-        .controller(controllers::root_ca::controller(&registry, ca))
-        .controller(controllers::service_accounts::controller(&registry))
-        .task(|client, _, stop| controllers::garbage_collector::run(client, stop))
+/// The URL that other machines are told: of an address that they may reach, if there is one.
+fn advertised(addresses: &[SocketAddr]) -> String {
+    let reachable = addresses.iter().find(|a| !a.ip().is_loopback()).or(addresses.first());
+    match reachable {
+        Some(any) if any.ip().is_unspecified() => {
+            format!("https://{}", SocketAddr::new(crate::node::default_address(), any.port()))
+        }
+        Some(address) => format!("https://{address}"),
+        None => String::new(),
+    }
+}
+
+/// What the controllers need besides a server.
+struct Parts {
+    authority: Arc<Authority>,
+    cluster_info: String,
+}
+
+impl Parts {
+    /// The controllers of a cluster, working through `client`.
+    fn manager(&self, server: &ApiServer, client: Client) -> Manager {
+        let (registry, cluster_info) = (server.registry(), self.cluster_info.clone());
+        Manager::new(client)
+            .controller(scheduler::controller())
+            .controller(controllers::namespace::controller())
+            .controller(controllers::cluster_role_aggregation::controller(&registry))
+            .controller(controllers::custom_resources::controller())
+            .controller(controllers::disruption::controller(&registry))
+            .controller(controllers::events::controller())
+            .controller(controllers::root_ca::controller(&registry, self.authority.certificate()))
+            .controller(controllers::service_accounts::controller(&registry))
+            .controller(controllers::certificates::approver())
+            .controller(controllers::certificates::signer(&registry, self.authority.clone()))
+            .controller(controllers::certificates::cleaner(&registry))
+            .task(|client, _, stop| controllers::bootstrap_tokens::run(client, cluster_info, stop))
+            .task(|client, _, stop| controllers::garbage_collector::run(client, stop))
+    }
 }
 
 /// What several servers on one storage have to do for one another: notice each other's definitions, and leave the
 /// controllers to one of them.
-async fn share(server: ApiServer, ca: String, shutdown: CancellationToken) {
+async fn share(server: ApiServer, parts: Parts, shutdown: CancellationToken) {
     let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
     let identity = format!("{host}_{:016x}", server.rng().below(u64::MAX));
     let election = Election::new("kube-system", "minik8s-controllers", &identity);
     let follow = server.follow_definitions(shutdown.clone());
     let lead = lease::lead(&server, &election, shutdown, |term| {
-        manager(&term.server, term.client, &ca).run(term.ended)
+        parts.manager(&term.server, term.client).run(term.ended)
     });
     tokio::join!(follow, lead);
 }

@@ -16,6 +16,8 @@ pub mod backup;
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "encryption")]
+pub mod encryption;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub(crate) mod fenced;

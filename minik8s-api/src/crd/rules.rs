@@ -17,6 +17,8 @@ mod lists;
 #[cfg(feature = "cel")]
 mod network;
 #[cfg(feature = "cel")]
+mod patterns;
+#[cfg(feature = "cel")]
 mod program;
 #[cfg(feature = "cel")]
 mod quantities;

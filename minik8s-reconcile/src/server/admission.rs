@@ -19,6 +19,7 @@ impl ApiServer {
         new: &dyn Object,
     ) -> Result<(), ApiError> {
         node::admit(scope, old, new)?;
+        self.admit_certificate(scope, old, new).await?;
         if scope.kind.group == rbac::GROUP {
             rbac::may_grant(self, scope, old.map(|(_, old)| old), new).await?;
         }
