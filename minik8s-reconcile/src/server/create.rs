@@ -91,7 +91,10 @@ impl ApiServer {
                 let object = draft.stamp(0).served_as(kind)?;
                 return Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings });
             }
-            let ops = vec![Op::Put(scope.key(&name)?, draft)];
+            let key = scope.key(&name)?;
+            let fence = super::fence::moved(&key, None, Some(&*object));
+            // What is written along comes first: callers look at the last one.
+            let ops = fence.into_iter().chain([Op::Put(key, draft)]).collect();
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
                     let object = written.pop().expect("one write, one value").served_as(kind)?;

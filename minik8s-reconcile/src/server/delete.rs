@@ -41,8 +41,10 @@ impl ApiServer {
             let key = scope.key(name)?;
             let draft = encoding::draft(kind, &mut *object, stored.managed_fields())?;
             let op = if gone { Op::Delete(key.clone(), draft) } else { Op::Put(key.clone(), draft) };
+            let fence = if gone { super::fence::moved(&key, Some(&*object), None) } else { None };
             let compare = vec![Compare::Revision(key, stored.revision())];
-            match self.storage.txn(Txn { compare, ops: vec![op] }).await? {
+            let ops = fence.into_iter().chain([op]).collect();
+            match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
                     let object = written.pop().expect("one write, one value").served_as(kind)?;
                     return Ok(if gone && !kind.returns_deleted {

@@ -224,8 +224,11 @@ impl ApiServer {
             }
             let key = scope.key(name)?;
             let compare = vec![Compare::Revision(key.clone(), stored.revision())];
+            let fence = super::fence::moved(&key, Some(&*old), (!gone).then_some(&*new));
             let op = if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) };
-            match self.storage.txn(Txn { compare, ops: vec![op] }).await? {
+            // What is written along comes first: callers look at the last one.
+            let ops = fence.into_iter().chain([op]).collect();
+            match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
                     let object = written.pop().expect("one write, one value").served_as(kind)?;
                     return Ok(ApiResponse {
