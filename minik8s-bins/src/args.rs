@@ -377,6 +377,9 @@ pub struct Server {
     /// How much clients may take.
     #[command(flatten)]
     pub limits: ClientLimits,
+    /// An EncryptionConfiguration: which resources are sealed before they go to the disk, with which keys.
+    #[arg(long, value_name = "FILE")]
+    pub encryption_config: Option<PathBuf>,
     /// Who asked for what.
     #[command(flatten)]
     pub audit: AuditOptions,

@@ -7,16 +7,27 @@ use std::sync::Arc;
 use anyhow::Context;
 use minik8s_reconcile::storage::Storage;
 use minik8s_reconcile::storage::embedded::EmbeddedStorage;
+use minik8s_reconcile::storage::encryption::Vault;
 use minik8s_reconcile::storage::etcd::{EtcdOptions, EtcdStorage, EtcdTls};
+
+use minik8s_reconcile::storage::seal::{Plain, Seal};
 
 use crate::args::{Etcd, Server, StorageKind};
 
 /// The storage that the arguments ask for.
 pub async fn open(args: &Server) -> anyhow::Result<Arc<dyn Storage>> {
+    let seal = seal(args.encryption_config.as_deref())?;
     Ok(match args.storage {
-        StorageKind::Embedded => Arc::new(embedded(&args.data_dir)?),
-        StorageKind::Etcd => Arc::new(EtcdStorage::connect(etcd(&args.etcd)?).await?),
+        StorageKind::Embedded => Arc::new(embedded(&args.data_dir, seal)?),
+        StorageKind::Etcd => Arc::new(EtcdStorage::connect(EtcdOptions { seal, ..etcd(&args.etcd)? }).await?),
     })
+}
+
+/// How values are kept on disks.
+fn seal(config: Option<&Path>) -> anyhow::Result<Arc<dyn Seal>> {
+    let Some(path) = config else { return Ok(Arc::new(Plain)) };
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Arc::new(Vault::parse(&text).with_context(|| path.display().to_string())?))
 }
 
 fn etcd(args: &Etcd) -> anyhow::Result<EtcdOptions> {
@@ -38,9 +49,9 @@ fn etcd(args: &Etcd) -> anyhow::Result<EtcdOptions> {
 }
 
 /// The storage in the server's own data.
-fn embedded(data_dir: &Path) -> anyhow::Result<EmbeddedStorage> {
+fn embedded(data_dir: &Path, seal: Arc<dyn Seal>) -> anyhow::Result<EmbeddedStorage> {
     refuse_old(data_dir)?;
-    EmbeddedStorage::open(directory(data_dir))
+    EmbeddedStorage::sealed(directory(data_dir), seal)
         .with_context(|| format!("cannot open the data in {}", data_dir.display()))
 }
 

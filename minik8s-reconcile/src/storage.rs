@@ -25,6 +25,7 @@ pub(crate) mod fenced;
 pub mod history;
 pub mod memory;
 mod mvcc;
+pub mod seal;
 #[cfg(test)]
 mod tests;
 
@@ -285,6 +286,11 @@ pub trait Storage: Send + Sync + 'static {
     async fn revision(&self) -> Result<u64, StorageError>;
     /// Forgets the history up to and including `revision`.
     async fn compact(&self, revision: u64) -> Result<(), StorageError>;
+
+    /// How it keeps values, for copies of them that are kept elsewhere.
+    fn sealing(&self) -> Arc<dyn seal::Seal> {
+        Arc::new(seal::Plain)
+    }
 }
 
 #[async_trait]
@@ -311,6 +317,10 @@ impl<S: Storage + ?Sized> Storage for Arc<S> {
 
     async fn compact(&self, revision: u64) -> Result<(), StorageError> {
         (**self).compact(revision).await
+    }
+
+    fn sealing(&self) -> Arc<dyn seal::Seal> {
+        (**self).sealing()
     }
 }
 

@@ -12,7 +12,8 @@ use crate::storage::{Query, backup};
 impl Frontend {
     pub(super) async fn backup(&self) -> Result<Response<Body>, ApiError> {
         let page = self.server.storage().list(&Query::default()).await?;
-        let chunks = backup::chunks(page).map(|chunk| Ok(Bytes::from(chunk)));
+        let seal = self.server.storage().sealing();
+        let chunks = backup::chunks(page, seal).map(|chunk| Ok(Bytes::from(chunk?)));
         Ok(Response::builder()
             .status(StatusCode::OK)
             .header(header::CONTENT_TYPE, "application/octet-stream")

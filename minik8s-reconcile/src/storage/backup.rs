@@ -5,9 +5,11 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::embedded::{self, Contents, Kept};
 use super::mvcc::{Retention, State};
+use super::seal::{Plain, Seal};
 use super::{Page, StorageError};
 
 /// Revisions by which a restored storage is ahead of its backup. Whoever has seen what came after the backup, and asks
@@ -24,10 +26,16 @@ pub struct Summary {
 }
 
 /// The bytes of a backup of `page`, which must be of everything ([`super::Query::default`]).
-pub fn chunks(page: Page) -> impl Iterator<Item = Vec<u8>> + Send + 'static {
+/// Values are in it as `seal` keeps them; to look whether a backup is whole, and to restore it, takes no keys.
+///
+/// Items are errors if a value cannot be sealed.
+pub fn chunks(
+    page: Page,
+    seal: Arc<dyn Seal>,
+) -> impl Iterator<Item = Result<Vec<u8>, StorageError>> + Send + 'static {
     let records = page.items.into_iter().map(|(key, value)| Kept { key, value, removed: false });
     let mut contents =
-        Contents { revision: page.revision, forgotten: Vec::new(), records: records.collect() };
+        Contents { revision: page.revision, forgotten: Vec::new(), records: records.collect(), seal };
     contents.sort();
     contents.into_chunks()
 }
@@ -63,8 +71,9 @@ pub fn restore(from: impl Read, name: &str, dir: &Path) -> Result<Summary, Stora
 pub fn salvage(dir: &Path, mut out: impl Write) -> Result<(Summary, Vec<String>), StorageError> {
     let (state, lost) = embedded::salvage(dir)?;
     let page = state.list(&super::Query::default())?;
-    for chunk in chunks(page) {
-        out.write_all(&chunk).map_err(|e| embedded::failed("cannot write the backup", &e))?;
+    // What is sealed was never opened.
+    for chunk in chunks(page, Arc::new(Plain)) {
+        out.write_all(&chunk?).map_err(|e| embedded::failed("cannot write the backup", &e))?;
     }
     Ok((summary(&state), lost))
 }

@@ -17,6 +17,8 @@
 mod directory;
 mod frame;
 mod record;
+#[cfg(all(test, feature = "encryption"))]
+mod sealed_tests;
 mod segment;
 mod snapshot;
 #[cfg(test)]
@@ -34,6 +36,7 @@ use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
 use super::mvcc::{Moved, Plan, Retention, Shared, State};
+use super::seal::{Plain, Seal};
 use super::{Op, Page, Query, Storage, StorageError, Subscription, Txn, TxnOutcome};
 use crate::stored::Stored;
 use directory::Damage;
@@ -96,6 +99,24 @@ impl EmbeddedStorage {
         retention: Retention,
         compaction: Compaction,
     ) -> Result<Self, StorageError> {
+        Self::start(dir, retention, compaction, Arc::new(Plain))
+    }
+
+    /// Opens the storage, with values kept as `seal` does it. What was kept in another way is written anew, at the next
+    /// write.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; and [`StorageError::Corrupt`] if something cannot be opened.
+    pub fn sealed(dir: impl AsRef<Path>, seal: Arc<dyn Seal>) -> Result<Self, StorageError> {
+        Self::start(dir, Retention::default(), Compaction::default(), seal)
+    }
+
+    fn start(
+        dir: impl AsRef<Path>,
+        retention: Retention,
+        compaction: Compaction,
+        seal: Arc<dyn Seal>,
+    ) -> Result<Self, StorageError> {
         let dir = dir.as_ref().to_owned();
         let unusable = |e: io::Error| failed(&format!("cannot use {}", dir.display()), &e);
         if dir.is_file() {
@@ -103,13 +124,14 @@ impl EmbeddedStorage {
         }
         std::fs::create_dir_all(&dir).map_err(unusable)?;
         let lock = directory::lock(&dir)?;
-        let mut state = State::new(retention);
+        let mut state = State::new(retention).sealed(seal);
         let loaded = directory::load(&dir, &mut state, Damage::Refuse).map_err(|error| match error {
             StorageError::Corrupt(what) => StorageError::Corrupt(format!("{what}. {ADVICE}")),
             other => other,
         })?;
         directory::tidy(&dir, loaded.snapshot).map_err(unusable)?;
         let segment = loaded.segment(&dir, state.revision()).map_err(unusable)?;
+        let stale = state.sealing.stale;
         let state = Shared::new(state);
         let (jobs, inbox) = mpsc::channel(QUEUE);
         let writer = Writer {
@@ -117,7 +139,7 @@ impl EmbeddedStorage {
             segment,
             state: state.clone(),
             compaction,
-            due: compaction.log_bytes.max(loaded.bytes),
+            due: if stale { 0 } else { compaction.log_bytes.max(loaded.bytes) },
             snapshot: None,
             _lock: lock,
         };
@@ -183,6 +205,10 @@ impl Storage for EmbeddedStorage {
 
     async fn compact(&self, revision: u64) -> Result<(), StorageError> {
         self.send(|reply| Job::Compact(revision, reply)).await
+    }
+
+    fn sealing(&self) -> Arc<dyn Seal> {
+        self.state.read().seal().clone()
     }
 }
 
@@ -257,17 +283,7 @@ impl Writer {
                 }
             }
         }
-        let mut payload = Vec::new();
-        for change in plans.iter().flat_map(|plan| &plan.changes) {
-            let (revision, key, json) = (change.revision(), &*change.key, &change.value.json()[..]);
-            let record = if change.removed {
-                Record::Removed { revision, key, json }
-            } else {
-                Record::Put { revision, key, json }
-            };
-            record.encode(&mut payload);
-        }
-        match self.append(&payload) {
+        match self.payload(&plans).and_then(|payload| self.append(&payload)) {
             Ok(()) => {
                 let mut moved = Moved::default();
                 let mut state = self.state.write();
@@ -285,6 +301,23 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// What is to be on the disk for the plans.
+    fn payload(&self, plans: &[Plan]) -> Result<Vec<u8>, StorageError> {
+        let seal = self.state.read().seal().clone();
+        let mut payload = Vec::new();
+        for change in plans.iter().flat_map(|plan| &plan.changes) {
+            let (revision, key) = (change.revision(), &*change.key);
+            let json = &*seal.seal(key, change.value.json())?;
+            let record = if change.removed {
+                Record::Removed { revision, key, json }
+            } else {
+                Record::Put { revision, key, json }
+            };
+            record.encode(&mut payload);
+        }
+        Ok(payload)
     }
 
     fn append(&mut self, payload: &[u8]) -> Result<(), StorageError> {

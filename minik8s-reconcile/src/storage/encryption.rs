@@ -14,6 +14,7 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, U
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 
+use super::seal::Seal;
 use super::{StorageError, shard_of};
 
 /// What sealed values begin with; the name of the key and a colon follow.
@@ -165,12 +166,10 @@ impl Vault {
         let rule = self.rules.iter().find(|rule| rule.resources.iter().any(|r| includes(r, shard)));
         rule.map_or(&[Provider::Identity], |rule| &rule.providers)
     }
+}
 
-    /// What is to be on the disk for the value of `key`.
-    ///
-    /// # Errors
-    /// The machine has no randomness.
-    pub fn seal<'a>(&self, key: &str, value: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
+impl Seal for Vault {
+    fn seal<'a>(&self, key: &str, value: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
         let (Some(Provider::AesGcm { name, key: sealing }), Some(random)) =
             (self.providers(shard_of(key)).first(), &self.random)
         else {
@@ -187,11 +186,7 @@ impl Vault {
         Ok(Cow::Owned([PREFIX, name.as_bytes(), b":", &nonce, &sealed].concat()))
     }
 
-    /// The value of `key`, of which that is on the disk.
-    ///
-    /// # Errors
-    /// [`StorageError::Corrupt`], if it is sealed with a key that is not there, or was changed, or is another key's value.
-    pub fn open<'a>(&self, key: &str, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
+    fn open<'a>(&self, key: &str, stored: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
         if !stored.starts_with(SEALED) {
             return Ok(Cow::Borrowed(stored));
         }
@@ -231,8 +226,7 @@ impl Vault {
         }
     }
 
-    /// Whether what is on the disk for `key` would be written in another way now.
-    pub fn is_stale(&self, key: &str, stored: &[u8]) -> bool {
+    fn is_stale(&self, key: &str, stored: &[u8]) -> bool {
         match self.providers(shard_of(key)).first() {
             Some(Provider::AesGcm { name, .. }) => {
                 let rest = stored.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix(name.as_bytes()));

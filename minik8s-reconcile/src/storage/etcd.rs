@@ -29,6 +29,7 @@ use etcd_client::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::mvcc::{Retention, Shared, State};
+use super::seal::{Plain, Seal};
 use super::{Compare, Op, Page, Query, Storage, StorageError, Subscription, Txn, TxnOutcome, shard_of};
 use crate::stored::Stored;
 use layout::Layout;
@@ -57,6 +58,9 @@ pub struct EtcdOptions {
     /// How often history is compacted, by whichever server is first; `None` to leave that to others. Default: five
     /// minutes.
     pub compact_every: Option<Duration>,
+    /// How values are kept. Default: as they are. What was kept in another way stays so until it is written again; a
+    /// value that cannot be opened stops the storage.
+    pub seal: Arc<dyn Seal>,
 }
 
 /// Certificates for etcd, all PEM.
@@ -78,6 +82,7 @@ impl EtcdOptions {
             user: None,
             retention: Retention::default(),
             compact_every: Some(Duration::from_secs(300)),
+            seal: Arc::new(Plain),
         }
     }
 
@@ -144,10 +149,12 @@ impl Inner {
             let items = page.take_kvs();
             start = items.last().map(|kv| kv.key().to_vec()).unwrap_or_default();
             start.push(0);
-            found.extend(items.iter().filter_map(|kv| {
-                let key = self.layout.object(kv.key())?;
-                Some((key.into(), layout::decode(kv.value(), from_etcd(kv.mod_revision()))))
-            }));
+            for kv in &items {
+                let Some(key) = self.layout.object(kv.key()) else { continue };
+                let value = self.layout.decode(key, kv.value(), from_etcd(kv.mod_revision()));
+                let value = value.map_err(|e| etcd_client::Error::InvalidArgs(e.to_string()))?;
+                found.push((key.into(), value));
+            }
             if !more {
                 return Ok((from_etcd(revision), found));
             }
@@ -181,7 +188,7 @@ impl EtcdStorage {
             .map_err(unreachable)?;
         let inner = Arc::new(Inner {
             client,
-            layout: Layout::new(&options.prefix),
+            layout: Layout::new(&options.prefix, options.seal),
             state: Shared::new(State::new(options.retention)),
             moved: tokio::sync::Notify::new(),
         });
@@ -262,6 +269,10 @@ impl Storage for EtcdStorage {
         self.inner.state.write().compact(revision);
         Ok(())
     }
+
+    fn sealing(&self) -> Arc<dyn Seal> {
+        self.inner.layout.seal()
+    }
 }
 
 impl Inner {
@@ -305,7 +316,7 @@ impl Inner {
             match op {
                 Op::Put(k, draft) => {
                     writes = true;
-                    ops.push(TxnOp::put(key(&k), layout::encode(draft.clone()), None));
+                    ops.push(TxnOp::put(key(&k), self.layout.encode(&k, draft.clone())?, None));
                     drafts.push(draft);
                 }
                 Op::Delete(k, last) => {
@@ -333,7 +344,10 @@ impl Inner {
         for (index, (compare, response)) in txn.compare.iter().zip(&responses).enumerate() {
             let TxnOpResponse::Get(found) = response else { continue };
             let found = found.kvs().first();
-            let current = found.map(|kv| layout::decode(kv.value(), from_etcd(kv.mod_revision())));
+            let decode = |kv: &etcd_client::KeyValue| {
+                self.layout.decode(compare.key(), kv.value(), from_etcd(kv.mod_revision()))
+            };
+            let current = found.map(decode).transpose()?;
             if !compare.holds(current.as_ref()) {
                 return Ok(TxnOutcome::Refused { index, current });
             }

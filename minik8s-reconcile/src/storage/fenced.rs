@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::seal::Seal;
 use super::{Compare, Page, Query, Storage, StorageError, Subscription, Txn, TxnOutcome};
 use crate::stored::Stored;
 
@@ -57,5 +58,9 @@ impl Storage for Fenced {
 
     async fn compact(&self, revision: u64) -> Result<(), StorageError> {
         self.inner.compact(revision).await
+    }
+
+    fn sealing(&self) -> Arc<dyn Seal> {
+        self.inner.sealing()
     }
 }

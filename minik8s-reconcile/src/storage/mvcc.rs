@@ -50,6 +50,19 @@ pub(super) struct State {
     /// Everything up to this revision may be missing from any shard.
     forgotten: u64,
     retention: Retention,
+    #[cfg(feature = "embedded")]
+    pub(super) sealing: Sealing,
+}
+
+/// How values are kept where there is a disk, and what was found of that there.
+#[cfg(feature = "embedded")]
+#[derive(Clone, Debug)]
+pub(super) struct Sealing {
+    seal: Arc<dyn super::seal::Seal>,
+    /// Something would be kept in another way now.
+    pub(super) stale: bool,
+    /// Something could not be opened.
+    pub(super) closed: Option<StorageError>,
 }
 
 /// Those who wait for what has been written.
@@ -76,7 +89,27 @@ pub(super) struct Plan {
 
 impl State {
     pub(super) fn new(retention: Retention) -> Self {
-        Self { revision: 1, values: BTreeMap::new(), shards: BTreeMap::new(), forgotten: 0, retention }
+        Self {
+            revision: 1,
+            values: BTreeMap::new(),
+            shards: BTreeMap::new(),
+            forgotten: 0,
+            retention,
+            #[cfg(feature = "embedded")]
+            sealing: Sealing { seal: Arc::new(super::seal::Plain), stale: false, closed: None },
+        }
+    }
+
+    /// Has values kept in that way.
+    #[cfg(feature = "embedded")]
+    pub(super) fn sealed(self, seal: Arc<dyn super::seal::Seal>) -> Self {
+        Self { sealing: Sealing { seal, ..self.sealing }, ..self }
+    }
+
+    /// How values are kept.
+    #[cfg(feature = "embedded")]
+    pub(super) fn seal(&self) -> &Arc<dyn super::seal::Seal> {
+        &self.sealing.seal
     }
 
     pub(super) fn revision(&self) -> u64 {
@@ -132,6 +165,7 @@ impl State {
             revision: self.revision,
             forgotten: forgotten.chain([(String::new(), self.forgotten)]).filter(|(_, at)| *at > 0).collect(),
             records: history.chain(values).map(kept).collect(),
+            seal: self.seal().clone(),
         }
     }
 

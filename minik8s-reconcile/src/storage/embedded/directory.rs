@@ -173,6 +173,9 @@ pub(super) fn load(dir: &Path, state: &mut State, mut damage: Damage<'_>) -> Res
         let end = load_log(&path, base, next, state, &mut damage)?;
         loaded.last = end.map(|end| (Header { role: Role::Log, base }, end));
     }
+    if let Some(error) = state.sealing.closed.take() {
+        return Err(error);
+    }
     Ok(loaded)
 }
 
@@ -338,8 +341,20 @@ fn cut_off(path: &Path, rest: &[u8], revision: u64) {
     }
 }
 
-fn replay(state: &mut State, revision: u64, key: &str, json: &[u8], removed: bool) {
-    state.replay(key, Stored::new(bytes::Bytes::copy_from_slice(json), revision), removed);
+fn replay(state: &mut State, revision: u64, key: &str, kept: &[u8], removed: bool) {
+    let seal = state.seal().clone();
+    match seal.open(key, kept) {
+        Ok(json) => {
+            if seal.is_stale(key, kept) {
+                state.sealing.stale = true;
+            }
+            state.replay(key, Stored::new(bytes::Bytes::copy_from_slice(&json), revision), removed);
+        }
+        // It is an error of all that is read, once it has been read.
+        Err(error) => {
+            state.sealing.closed.get_or_insert(error);
+        }
+    }
 }
 
 /// Replays a frame of a log; `false` if it does not fit to what came before it.

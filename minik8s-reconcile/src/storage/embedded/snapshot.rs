@@ -7,6 +7,8 @@ use std::sync::Arc;
 use super::directory;
 use super::frame::{self, Header, Role};
 use super::record::Record;
+use crate::storage::StorageError;
+use crate::storage::seal::Seal;
 use crate::stored::Stored;
 
 /// Bytes of records that share a frame.
@@ -21,15 +23,16 @@ pub(in crate::storage) struct Kept {
 }
 
 impl Kept {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, seal: &dyn Seal, out: &mut Vec<u8>) -> Result<(), StorageError> {
         let Self { key, value, removed } = self;
-        let (revision, json) = (value.revision(), &value.json()[..]);
+        let (revision, json) = (value.revision(), &*seal.seal(key, value.json())?);
         let record = if *removed {
             Record::Removed { revision, key, json }
         } else {
             Record::Put { revision, key, json }
         };
         record.encode(out);
+        Ok(())
     }
 }
 
@@ -41,6 +44,8 @@ pub(in crate::storage) struct Contents {
     pub(in crate::storage) forgotten: Vec<(String, u64)>,
     /// See [`Self::sort`].
     pub(in crate::storage) records: Vec<Kept>,
+    /// How they are kept.
+    pub(in crate::storage) seal: Arc<dyn Seal>,
 }
 
 impl Contents {
@@ -61,8 +66,10 @@ impl Contents {
     }
 
     /// The bytes of the file, piece by piece.
-    pub(in crate::storage) fn into_chunks(self) -> impl Iterator<Item = Vec<u8>> + Send + 'static {
-        let Self { revision, forgotten, records } = self;
+    pub(in crate::storage) fn into_chunks(
+        self,
+    ) -> impl Iterator<Item = Result<Vec<u8>, StorageError>> + Send + 'static {
+        let Self { revision, forgotten, records, seal } = self;
         let header = Header { role: Role::Snapshot, base: revision };
         let count = records.len() as u64;
         let (mut records, mut begun, mut ended) = (records.into_iter(), false, false);
@@ -76,7 +83,11 @@ impl Contents {
             }
             while payload.len() < FRAME && !ended {
                 match records.next() {
-                    Some(kept) => kept.encode(&mut payload),
+                    Some(kept) => {
+                        if let Err(error) = kept.encode(&*seal, &mut payload) {
+                            return Some(Err(error));
+                        }
+                    }
                     None => {
                         Record::End { records: count }.encode(&mut payload);
                         ended = true;
@@ -87,7 +98,7 @@ impl Contents {
                 return None;
             }
             frame::encode(header, &payload, &mut bytes);
-            Some(bytes)
+            Some(Ok(bytes))
         })
     }
 
@@ -96,7 +107,7 @@ impl Contents {
         let revision = self.revision;
         let name = directory::snapshot_name(revision);
         directory::publish(dir, &name, |mut file| {
-            self.into_chunks().try_for_each(|chunk| file.write_all(&chunk))
+            self.into_chunks().try_for_each(|chunk| file.write_all(&chunk.map_err(io::Error::other)?))
         })?;
         directory::prune(dir, revision)?;
         Ok(std::fs::metadata(dir.join(name))?.len())

@@ -384,7 +384,8 @@ async fn a_backup_is_restored_as_it_was_and_only_whole() {
     }
     let page = storage.list(&Query::default()).await.expect("a list");
     let summary = backup::Summary { revision: page.revision, objects: 31 };
-    let bytes: Vec<u8> = backup::chunks(page).flatten().collect();
+    let bytes: Vec<u8> =
+        backup::chunks(page, storage.sealing()).flat_map(|chunk| chunk.expect("a chunk")).collect();
     assert_eq!(backup::verify(&bytes[..], "it"), Ok(summary));
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();

@@ -7,7 +7,7 @@ use etcd_client::{Compare, CompareOp, Event, EventType, Txn, TxnOp, WatchOptions
 use tokio_util::sync::CancellationToken;
 
 use super::{HISTORY, Inner, failed, from_etcd, layout, to_etcd};
-use crate::storage::mvcc::{Moved, Plan};
+use crate::storage::mvcc::{Moved, Plan, State};
 use crate::storage::{Change, StorageError};
 
 /// How long to wait before a watch that failed is begun anew.
@@ -68,7 +68,11 @@ async fn follow(inner: &Inner) -> Ended {
                     _ => Ended::Compacted,
                 };
             }
-            Ok(Some(message)) => take(inner, message.events()),
+            Ok(Some(message)) => {
+                if let Err(error) = take(inner, message.events()) {
+                    return Ended::Failed(error.to_string());
+                }
+            }
             Ok(None) => return Ended::Failed("the member has ended it".into()),
             Err(error) => return Ended::Failed(error.to_string()),
         }
@@ -76,35 +80,50 @@ async fn follow(inner: &Inner) -> Ended {
 }
 
 /// Takes over events, which come in the order of their revisions, and a revision's all at once.
-fn take(inner: &Inner, events: &[Event]) {
-    let revision = |event: &Event| event.kv().map_or(0, |kv| from_etcd(kv.mod_revision()));
+///
+/// What cannot be opened cannot be passed over: nothing behind it is taken, until it can.
+fn take(inner: &Inner, events: &[Event]) -> Result<(), StorageError> {
     let mut moved = Moved::default();
     let mut state = inner.state.write();
+    let taken = take_into(inner, &mut state, events, &mut moved);
+    drop(state);
+    // Also of what came before something that cannot be opened.
+    moved.wake();
+    inner.moved.notify_waiters();
+    taken
+}
+
+fn take_into(
+    inner: &Inner,
+    state: &mut State,
+    events: &[Event],
+    moved: &mut Moved,
+) -> Result<(), StorageError> {
+    let revision = |event: &Event| event.kv().map_or(0, |kv| from_etcd(kv.mod_revision()));
     for group in events.chunk_by(|a, b| revision(a) == revision(b)) {
         let at = group.first().map_or(0, revision);
         if at <= state.revision() {
             continue;
         }
-        let changes = group.iter().filter_map(|event| {
-            let kv = event.kv()?;
-            let key = inner.layout.object(kv.key())?;
+        let mut changes = Vec::new();
+        for event in group {
+            let Some(kv) = event.kv() else { continue };
+            let Some(key) = inner.layout.object(kv.key()) else { continue };
             let previous = state.get(key).cloned();
             let removed = event.event_type() == EventType::Delete;
             let value = match (&previous, removed) {
-                (Some(previous), true) => layout::decode(previous.json(), at),
+                (Some(previous), true) => layout::at(previous.json(), at),
                 // It came and went within what was not seen.
-                (None, true) => return None,
-                (_, false) => layout::decode(kv.value(), at),
+                (None, true) => continue,
+                (_, false) => inner.layout.decode(key, kv.value(), at)?,
             };
-            Some(Change { key: state.shared(key), value, previous, removed })
-        });
-        let plan = Plan { changes: changes.collect() };
-        state.apply(plan, &mut moved);
+            changes.push(Change { key: state.shared(key), value, previous, removed });
+        }
+        let plan = Plan { changes };
+        state.apply(plan, moved);
         state.set_revision(at);
     }
-    drop(state);
-    moved.wake();
-    inner.moved.notify_waiters();
+    Ok(())
 }
 
 /// Compacts every `period` what is older than that, unless another server has done so meanwhile.

@@ -4,10 +4,13 @@
 //! The revision of an object is that of its key. It cannot be known when the value is written, so the value has an
 //! empty `resourceVersion`, and the revision is put there when it is read.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::json_text;
-use crate::storage::Draft;
+use crate::storage::seal::Seal;
+use crate::storage::{Draft, StorageError};
 use crate::stored::Stored;
 
 /// The shard of what is no object: the keys below. Kubernetes' resources do not begin with a dot.
@@ -18,11 +21,27 @@ const OWN: &str = ".minik8s/";
 pub(super) struct Layout {
     /// With a `/` at its end.
     prefix: String,
+    seal: Arc<dyn Seal>,
 }
 
 impl Layout {
-    pub(super) fn new(prefix: &str) -> Self {
-        Self { prefix: format!("{}/", prefix.trim_end_matches('/')) }
+    pub(super) fn new(prefix: &str, seal: Arc<dyn Seal>) -> Self {
+        Self { prefix: format!("{}/", prefix.trim_end_matches('/')), seal }
+    }
+
+    /// How values are kept.
+    pub(super) fn seal(&self) -> Arc<dyn Seal> {
+        self.seal.clone()
+    }
+
+    /// The value of our key as etcd keeps it.
+    pub(super) fn encode(&self, key: &str, draft: Draft) -> Result<Vec<u8>, StorageError> {
+        Ok(self.seal.seal(key, &draft.json)?.into_owned())
+    }
+
+    /// The value of our key as it was at `revision`, of what etcd keeps.
+    pub(super) fn decode(&self, key: &str, kept: &[u8], revision: u64) -> Result<Stored, StorageError> {
+        Ok(at(&self.seal.open(key, kept)?, revision))
     }
 
     /// What all keys begin with.
@@ -51,13 +70,8 @@ impl Layout {
     }
 }
 
-/// The value as etcd keeps it.
-pub(super) fn encode(draft: Draft) -> Vec<u8> {
-    draft.json
-}
-
 /// The value as it was at `revision`.
-pub(super) fn decode(value: &[u8], revision: u64) -> Stored {
+pub(super) fn at(value: &[u8], revision: u64) -> Stored {
     let Some(version) = json_text::metadata_member(value, "resourceVersion") else {
         return Stored::new(Bytes::copy_from_slice(value), revision);
     };
