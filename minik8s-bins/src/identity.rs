@@ -234,6 +234,8 @@ pub fn run(args: &args::Kubeconfig) -> anyhow::Result<()> {
         args.data_dir.display()
     );
     let authority = authority(&args.data_dir)?;
+    // Whoever copies the folder for another server of the cluster finds all of its keys there.
+    signing_key(&args.data_dir)?;
     let mut subject = Subject::client(&args.user).hosts(&args.host);
     for group in &args.group {
         subject = subject.group(group);

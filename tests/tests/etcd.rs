@@ -191,7 +191,7 @@ async fn servers_on_one_etcd_are_one_cluster() -> anyhow::Result<()> {
     ensure!(denied.code() == 403, "{denied}");
     let binding: k8s_openapi::api::rbac::v1::ClusterRoleBinding = serde_json::from_value(json!({
         "metadata": { "name": "jane" },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin" },
         "subjects": [{ "kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io" }],
     }))?;
     a.client().all().create(&binding).await?;

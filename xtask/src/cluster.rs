@@ -3,6 +3,7 @@
 //! 127.0.0.1: its socket is made on the machine and handed into the first node.
 
 mod cgroup;
+mod etcd;
 mod init;
 mod network;
 mod node;
@@ -45,6 +46,9 @@ pub struct UpArgs {
     /// Where the API server keeps its objects.
     #[arg(long, value_enum, default_value_t = Storage::Embedded)]
     storage: Storage,
+    /// How many nodes run an API server and a member of etcd.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    control_planes: usize,
     /// Build and run optimised programs.
     #[arg(long)]
     release: bool,
@@ -67,8 +71,17 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     if args.nodes != 1 {
         bail!("--nodes {}: a cluster has one node as yet; nodes cannot join one another so far", args.nodes);
     }
-    if args.storage == Storage::Etcd {
-        bail!("--storage etcd: the API server has the embedded storage only, as yet");
+    if args.control_planes == 0 {
+        bail!("--control-planes 0: a cluster has an API server");
+    }
+    if args.control_planes > 1 && args.storage == Storage::Embedded {
+        bail!(
+            "--control-planes {}: several API servers share an etcd; add --storage etcd",
+            args.control_planes
+        );
+    }
+    if args.storage == Storage::Etcd && args.all_in_one {
+        bail!("--all-in-one: server and agent in one process have the embedded storage");
     }
     require_root()?;
     let cluster = Cluster::open(&args.name)?;
@@ -77,36 +90,45 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     packages::ensure()?;
     let program = build(args.release)?;
     let image = images::busybox()?;
-    let node = Node::new(&cluster, 1);
-    if node.is_running() {
-        say(&format!("  ✓ node {} is running already", node.name()));
+    let nodes: Vec<_> = (1..=args.control_planes).map(|number| Node::new(&cluster, number)).collect();
+    let node = nodes[0].clone();
+    let names = nodes.iter().map(Node::name).collect::<Vec<_>>().join(", ");
+    let of_them = if nodes.len() == 1 { "node" } else { "nodes" };
+    let running = nodes.iter().filter(|n| n.is_running()).count();
+    if running == nodes.len() {
+        say(&format!("  ✓ {of_them} {names} running already"));
+    } else if running > 0 {
+        bail!(
+            "some nodes of cluster {0} run and others do not; try: cargo xtask cluster-down --name {0}",
+            args.name
+        );
     } else {
-        step(&format!("node {}", node.name()), || {
-            network::switch_up(&cluster)?;
-            network::node_up(&cluster, &node)?;
-            let socket = listen(&cluster)?;
-            // The one of a cluster that was here before may name another port.
-            let _ = fs::remove_file(node.admin_kubeconfig());
-            node.start(&program, &socket, args.all_in_one)
-        })?;
+        step(&format!("{of_them} {names}"), || start(args, &cluster, &nodes, &program))?;
     }
     write_kubeconfig(&cluster, &node)?;
-    step(&format!("image {} in {}", image.file_name().unwrap_or_default().display(), node.name()), || {
-        node.wait_for_containerd(PATIENCE)?;
-        node.load_image(&image)
-    })?;
+    for node in &nodes {
+        step(
+            &format!("image {} in {}", image.file_name().unwrap_or_default().display(), node.name()),
+            || {
+                node.wait_for_containerd(PATIENCE)?;
+                node.load_image(&image)
+            },
+        )?;
+    }
     let cli = |args: &[&str]| {
         let mut command = Command::new(&program);
         command.arg("--kubeconfig").arg(cluster.kubeconfig()).args(args);
         command
     };
-    step(&format!("{} is Ready", node.name()), || {
-        until(&node, "minik8s-node", || {
-            let out = quiet(&mut cli(&["get", "node", &node.name(), "--no-headers"]))?;
-            let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            Ok(text.split_whitespace().nth(1) == Some("Ready"))
-        })
-    })?;
+    for node in &nodes {
+        step(&format!("{} is Ready", node.name()), || {
+            until(node, "minik8s-node", || {
+                let out = quiet(&mut cli(&["get", "node", &node.name(), "--no-headers"]))?;
+                let text = String::from_utf8_lossy(&out.stdout).into_owned();
+                Ok(text.split_whitespace().nth(1) == Some("Ready"))
+            })
+        })?;
+    }
     if !args.no_demo {
         step("demo pod hello is Running", || {
             let manifest = crate::workspace::root().join("examples/hello.yaml");
@@ -120,6 +142,24 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
         })?;
     }
     hints(&cluster, &program);
+    Ok(())
+}
+
+/// Starts the nodes of the control plane.
+fn start(args: &UpArgs, cluster: &Cluster, nodes: &[Node], program: &Path) -> anyhow::Result<()> {
+    network::switch_up(cluster)?;
+    // All API servers accept from one socket: as long as one of them runs, somebody answers.
+    let socket = listen(cluster)?;
+    let members = (args.storage == Storage::Etcd).then(|| etcd::members(nodes));
+    if members.is_some() {
+        etcd::share_keys(program, cluster, nodes)?;
+    }
+    for node in nodes {
+        network::node_up(cluster, node)?;
+        // The one of a cluster that was here before may name another port.
+        let _ = fs::remove_file(node.admin_kubeconfig());
+        node.start(program, &socket, args.all_in_one, members.as_deref())?;
+    }
     Ok(())
 }
 

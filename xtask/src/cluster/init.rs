@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::cgroup;
+use super::{cgroup, etcd};
 use crate::workspace::{command, quiet};
 
 /// How long programs have to end by themselves.
@@ -50,6 +50,9 @@ pub struct InitArgs {
     /// Server and agent in one process.
     #[arg(long)]
     all_in_one: bool,
+    /// The members of the etcd that objects are in; one of them runs here.
+    #[arg(long)]
+    etcd: Option<String>,
 }
 
 /// Moves into the control group and becomes `words`.
@@ -70,6 +73,9 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     signals.thread_block()?;
     credentials(args).context("cannot make the node's kubeconfig")?;
     let mut programs = vec![Program::new("containerd", containerd(args))];
+    if let Some(members) = &args.etcd {
+        programs.push(Program::new("etcd", etcd::member(&args.node, &args.address, members)));
+    }
     if args.all_in_one {
         programs.push(Program::new("minik8s-up", up(args)));
     } else {
@@ -197,7 +203,9 @@ fn with_socket(args: &InitArgs, command: &str) -> Command {
 }
 
 fn server(args: &InitArgs) -> Command {
-    with_socket(args, "server")
+    let mut server = with_socket(args, "server");
+    server.args(args.etcd.iter().flat_map(|members| etcd::server_options(members)));
+    server
 }
 
 fn node(args: &InitArgs) -> Command {

@@ -66,6 +66,11 @@ impl Node {
         (start_time(pid).as_deref() == Some(started)).then_some(pid)
     }
 
+    /// What is /var/lib/minik8s in the node.
+    pub(super) fn data(&self) -> PathBuf {
+        self.dir().join("minik8s")
+    }
+
     /// The administrator's kubeconfig, which the API server writes when it starts.
     pub(super) fn admin_kubeconfig(&self) -> PathBuf {
         self.dir().join("minik8s/server/admin.kubeconfig")
@@ -75,8 +80,14 @@ impl Node {
         self.init_pid().is_some()
     }
 
-    /// Starts the node; `socket` is handed to its API server.
-    pub(super) fn start(&self, program: &Path, socket: &TcpListener, all_in_one: bool) -> anyhow::Result<()> {
+    /// Starts the node; `socket` is handed to its API server. With `etcd`, the members of an etcd, it runs one of them.
+    pub(super) fn start(
+        &self,
+        program: &Path,
+        socket: &TcpListener,
+        all_in_one: bool,
+        etcd: Option<&str>,
+    ) -> anyhow::Result<()> {
         for dir in ["log", "containerd", "minik8s", "pods"] {
             fs::create_dir_all(self.dir().join(dir))?;
         }
@@ -108,6 +119,7 @@ impl Node {
             .arg("--program")
             .arg(program)
             .args(all_in_one.then_some("--all-in-one"))
+            .args(etcd.into_iter().flat_map(|members| ["--etcd", members]))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

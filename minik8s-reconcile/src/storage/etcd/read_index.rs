@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Inner, failed, from_etcd};
 use crate::storage::StorageError;
 
-/// How long the watch may take to bring what etcd has.
+/// How long etcd may take to answer, and the watch to bring what etcd has.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Failed attempts that are repeated: a read may be asked of another member.
-const ATTEMPTS: usize = 3;
+/// How long to wait before a question that failed is asked again: of another member, or of a new leader.
+const RETRY: Duration = Duration::from_millis(50);
 
 type Waiting = oneshot::Sender<Result<(), StorageError>>;
 
@@ -55,12 +55,12 @@ async fn answer(inner: &Inner, mut inbox: mpsc::UnboundedReceiver<Waiting>) {
 }
 
 async fn catch_up(inner: &Inner) -> Result<(), StorageError> {
-    let mut attempt = 1;
+    let began = tokio::time::Instant::now();
     let revision = loop {
         // Linearizable: a member asks the others before it answers.
         match inner.kv().get(inner.layout.marker(), None).await {
             Ok(found) => break found.kvs().first().map_or(0, |kv| from_etcd(kv.mod_revision())),
-            Err(_) if attempt < ATTEMPTS => attempt += 1,
+            Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(RETRY).await,
             Err(error) => return Err(failed(error)),
         }
     };
