@@ -8,6 +8,7 @@ mod container;
 pub mod data;
 mod env;
 mod label_selector;
+pub mod limits;
 pub mod network;
 pub mod pod;
 mod probe;
