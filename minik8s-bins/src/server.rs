@@ -81,6 +81,7 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         .controller(controllers::custom_resources::controller())
         .controller(controllers::disruption::controller(&server.registry()))
         .controller(controllers::events::controller())
+        .controller(controllers::resource_quota::controller(server.kinds().clone()))
         .controller(controllers::root_ca::controller(&server.registry(), authority.certificate()))
         .controller(controllers::service_accounts::controller(&server.registry()))
         .task(|client, _, stop| controllers::garbage_collector::run(client, stop));

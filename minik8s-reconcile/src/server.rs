@@ -3,10 +3,12 @@
 //! It is a [`tower::Service`] of [`ApiRequest`]s. A program calls it through a [`Client`]; [`crate::http`] puts it on
 //! the network. Tests, simulations and clusters all run this one.
 
-mod admission;
+pub mod admission;
 mod apply;
 pub mod authorizer;
+pub(crate) mod call;
 mod certificate;
+mod convert;
 mod create;
 mod definitions;
 mod delete;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use minik8s_api::Registry;
 use minik8s_api::conversion::ConversionError;
 use tower::Service;
@@ -60,6 +63,7 @@ pub struct ApiServer {
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
     tokens: Option<token::Tokens>,
+    admission: Arc<admission::Chain>,
 }
 
 impl ApiServer {
@@ -76,15 +80,17 @@ impl ApiServer {
             rng: Rng::from_entropy(),
             authorizer: Arc::new(AlwaysAllow),
             tokens: None,
+            admission: Vec::new(),
         }
     }
 
-    /// Makes what every cluster has, the initial namespaces, where they do not exist; and serves the kinds of the
+    /// Makes what every cluster has, the initial namespaces and priority classes, where they do not exist; and serves the kinds of the
     /// custom resource definitions that are stored. Until then a server is not ready.
     ///
     /// # Errors
     /// The storage does not answer.
     pub async fn bootstrap(&self) -> Result<(), ApiError> {
+        self.admission.begin(&self.storage).await?;
         self.settle_definitions().await?;
         let namespaces = self.client().all::<Namespace>();
         for name in INITIAL_NAMESPACES {
@@ -95,6 +101,9 @@ impl ApiServer {
                 Err(e) if e.is_already_exists() => {}
                 Err(e) => return Err(e),
             }
+        }
+        if self.registry().of::<PriorityClass>().is_some() {
+            admission::bootstrap(&self.client()).await?;
         }
         Ok(())
     }
@@ -163,12 +172,17 @@ impl ApiServer {
             *field_selector = selector;
         }
         self.permit(&user, &action).await?;
-        let grants = kind.group == rbac::GROUP && !matches!(verb, "get" | "list" | "watch");
+        let writes = !matches!(verb, "get" | "list" | "watch");
+        let grants = writes && kind.group == rbac::GROUP;
+        let rules = writes && admission::is_about(&kind);
         let scope = key::Scope::new(kind, namespace, user)?;
         let response = self.perform(scope, name, subresource, operation).await?;
         if grants {
             // What has been acknowledged is in force.
             self.authorizer.settle().await?;
+        }
+        if rules {
+            self.admission.settle(&self.storage).await?;
         }
         Ok(response)
     }
@@ -266,6 +280,7 @@ pub struct ApiServerBuilder {
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
     tokens: Option<token::Tokens>,
+    admission: Vec<Arc<dyn admission::Admission>>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -311,6 +326,13 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Adds a step of admission of your own, behind those that were added before.
+    #[must_use]
+    pub fn admission(mut self, plugin: impl admission::Admission) -> Self {
+        self.admission.push(Arc::new(plugin));
+        self
+    }
+
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
         let built_in = Arc::new(self.registry.unwrap_or_else(Registry::builtin));
@@ -322,6 +344,7 @@ impl ApiServerBuilder {
             rng: self.rng.child("server"),
             authorizer: self.authorizer,
             tokens: self.tokens,
+            admission: Arc::new(admission::Chain::new(self.admission)),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use minik8s_api::{Kind, protobuf};
 use serde_json::{Value, json};
 
@@ -63,7 +63,7 @@ impl Frontend {
         if let (Some(name), Some(subresource)) = (&place.name, &place.subresource)
             && super::proxy::is_proxied(&kind, subresource)
         {
-            return self.proxy(&kind, &place, name, subresource, request).await;
+            return self.proxy(&kind, &place, &user, name, subresource, request).await;
         }
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query());
@@ -216,19 +216,7 @@ impl Frontend {
             Encoding::Json => super::json(code, bytes),
             Encoding::Yaml => super::respond_with(code, "application/yaml", to_yaml(&bytes)?),
         };
-        for warning in &response.warnings {
-            let mut text = String::with_capacity(warning.len() + 8);
-            for c in warning.chars() {
-                match c {
-                    '"' | '\\' => text.extend(['\\', c]),
-                    c if c.is_control() => text.push(' '),
-                    c => text.push(c),
-                }
-            }
-            if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
-                response_out.headers_mut().append(header::WARNING, value);
-            }
-        }
+        super::warn(&mut response_out, &response.warnings);
         Ok(response_out)
     }
 

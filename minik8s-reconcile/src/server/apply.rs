@@ -5,10 +5,10 @@ use minik8s_api::{FieldErrors, FieldPath, Kind};
 use serde_json::{Value, json};
 
 use super::key::Scope;
-use super::update::{Edited, Part};
+use super::update::{Edited, Part, Write};
 use super::{ApiServer, authorizer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Patch, WriteParams};
+use crate::request::{ApiResponse, Notes, Patch, WriteParams};
 
 /// How often an object may come and go while it is to be applied.
 const ATTEMPTS: usize = 8;
@@ -42,7 +42,8 @@ impl ApiServer {
         };
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match self.change(scope, name, part, params, false, &edit).await {
+            let write = Write { options: "PatchOptions", params, whole: false };
+            match self.change(scope, name, part, write, Notes::default(), &edit).await {
                 Err(e) if e.is_not_found() && part == Part::Main => {}
                 done => return done,
             }
@@ -82,10 +83,10 @@ impl ApiServer {
         self.permit(&scope.user, &create).await?;
         let nothing = (&json!({}), &ManagedFields::default());
         let applied = self.applied(scope, name, Part::Main, nothing, config, force, params)?;
-        let mut warnings = Vec::new();
+        let mut notes = Notes::default();
         let decoded = kind.decode_value(&applied.object);
-        let object = encoding::checked(kind, decoded, params.field_validation, &mut warnings)?;
-        self.insert(scope, object, Some(applied.managed), params, warnings).await
+        let object = encoding::checked(kind, decoded, params.field_validation, &mut notes.warnings)?;
+        self.insert(scope, object, Some(applied.managed), ("PatchOptions", params), notes).await
     }
 
     #[allow(clippy::too_many_arguments)]

@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use super::key::Scope;
 use super::patch::patched;
-use super::update::{Edited, Part};
+use super::update::{Edited, Part, Write};
 use super::{ApiServer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Operation, ResponseBody, WriteParams};
+use crate::request::{ApiResponse, Notes, Operation, ResponseBody};
 use crate::stored::Stored;
 
 impl ApiServer {
@@ -25,19 +25,20 @@ impl ApiServer {
         let mut response = match operation {
             Operation::Get => self.get(scope, name).await?,
             Operation::Update(payload, params) => {
-                let mut warnings = Vec::new();
-                let wanted = encoding::read(&scale::kind(), payload, params.field_validation, &mut warnings)?;
+                let mut notes = Notes::default();
+                let kind = scale::kind();
+                let wanted = encoding::read(&kind, payload, params.field_validation, &mut notes.warnings)?;
                 let wanted = wanted.to_value();
                 let edit = |_: &Value| Ok(wanted.clone());
-                let mut response = self.rescale(scope, name, &paths, &params, edit).await?;
-                response.warnings.append(&mut warnings);
-                response
+                let write = Write { options: "UpdateOptions", params: &params, whole: false };
+                self.rescale(scope, name, &paths, write, notes, edit).await?
             }
             Operation::Patch(patch, params) => {
                 let body: Value = serde_json::from_slice(&patch.body)
                     .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
                 let edit = |old: &Value| patched(&scale::kind(), patch.format, &body, old);
-                self.rescale(scope, name, &paths, &params, edit).await?
+                let write = Write { options: "PatchOptions", params: &params, whole: false };
+                self.rescale(scope, name, &paths, write, Notes::default(), edit).await?
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
@@ -58,7 +59,8 @@ impl ApiServer {
         scope: &Scope,
         name: &str,
         paths: &ScalePaths,
-        params: &WriteParams,
+        write: Write<'_>,
+        notes: Notes,
         edit: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<ApiResponse, ApiError> {
         let kind = scale::kind();
@@ -72,7 +74,7 @@ impl ApiServer {
             let decoded = encoding::checked(
                 &kind,
                 kind.decode_value(&wanted),
-                params.field_validation,
+                write.params.field_validation,
                 &mut Vec::new(),
             )?;
             let wanted = decoded.downcast_ref::<Scale>().expect("the kind decodes scales");
@@ -94,7 +96,7 @@ impl ApiServer {
             }
             Ok(Edited::from(new))
         };
-        self.change(scope, name, Part::Main, params, false, change).await
+        self.change(scope, name, Part::Main, write, notes, change).await
     }
 }
 

@@ -7,10 +7,11 @@ use serde_json::{Value, json};
 
 use std::sync::Arc;
 
+use super::admission::{Options, Request, Verb};
 use super::key::Scope;
-use super::{ApiServer, certificate, encoding, managed_fields};
+use super::{ApiServer, certificate, encoding, managed_fields, rbac};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
+use crate::request::{ApiResponse, Notes, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
 use crate::stored::Stored;
 
@@ -142,14 +143,40 @@ impl From<Value> for Edited {
     }
 }
 
-/// A change that has been worked out.
-struct Changed {
+/// How a change is to be made.
+#[derive(Clone, Copy)]
+pub(super) struct Write<'a> {
+    /// What Kubernetes calls the options of the request.
+    pub(super) options: &'static str,
+    pub(super) params: &'a WriteParams,
+    /// Whether the edit is to see who owns what in the object itself.
+    pub(super) whole: bool,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Done(Stored),
+    /// Somebody else wrote this meanwhile.
+    Outrun(Stored),
+}
+
+/// A change that has been worked out, but not admitted.
+struct Proposed {
     old: Box<dyn Object>,
+    old_value: Value,
     new: Box<dyn Object>,
-    /// What to write.
-    draft: crate::storage::Draft,
+    /// Who owns what then, if that is known.
+    managed: Option<ManagedFields>,
+    /// Who owns what before it, by what the writer says.
+    before: ManagedFields,
     /// Whether it insists on the version it was made for.
     insists: bool,
+}
+
+/// A change that is ready.
+struct Changed {
+    new: Box<dyn Object>,
+    managed: ManagedFields,
     /// Whether nothing keeps the object any more.
     gone: bool,
 }
@@ -168,8 +195,8 @@ impl ApiServer {
     ) -> Result<ApiResponse, ApiError> {
         managed_fields::check_manager("UpdateOptions", params)?;
         let kind = &scope.kind;
-        let mut warnings = Vec::new();
-        let object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
+        let mut notes = Notes::default();
+        let object = encoding::read(kind, payload, params.field_validation, &mut notes.warnings)?;
         let metadata = object.metadata();
         if metadata.name.as_deref().is_some_and(|n| n != name) {
             return Err(ApiError::bad_request(format!(
@@ -192,74 +219,117 @@ impl ApiServer {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let new = object.to_value();
-        let mut response =
-            self.change(scope, name, part, params, false, |_, _| Ok(Edited::from(new.clone()))).await?;
-        response.warnings.append(&mut warnings);
-        Ok(response)
+        let write = Write { options: "UpdateOptions", params, whole: false };
+        self.change(scope, name, part, write, notes, |_, _| Ok(Edited::from(new.clone()))).await
     }
 
     /// Reads the object, lets `edit` change it and writes it back; again, if someone else wrote in between and
-    /// `edit` does not insist on a version. `edit` is told who owns what; the object itself says so only if it is
-    /// asked for as a `whole`.
+    /// `edit` does not insist on a version. `edit` is told who owns what.
     pub(super) async fn change(
         &self,
         scope: &Scope,
         name: &str,
         part: Part,
-        params: &WriteParams,
-        whole: bool,
+        write: Write<'_>,
+        notes: Notes,
         edit: impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
     ) -> Result<ApiResponse, ApiError> {
-        let kind = &scope.kind;
         let mut stored = self.read(scope, name).await?;
         for _ in 0..ATTEMPTS {
-            let mut warnings = Vec::new();
-            let Changed { old, new, draft, insists, gone } =
-                self.edited(kind, name, part, params, &stored, whole, &edit, &mut warnings)?;
-            self.admit(scope, Some((part, &*old)), &*new).await?;
-            if params.dry_run || draft.same_as(&stored) {
-                let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored };
-                let object = object.served_as(kind)?;
-                return Ok(ApiResponse { body: ResponseBody::Object { object, created: false }, warnings });
-            }
-            let key = scope.key(name)?;
-            let compare = vec![Compare::Revision(key.clone(), stored.revision())];
-            let op = if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) };
-            match self.storage.txn(Txn { compare, ops: vec![op] }).await? {
-                TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value").served_as(kind)?;
-                    return Ok(ApiResponse {
-                        body: ResponseBody::Object { object, created: false },
-                        warnings,
-                    });
+            let mut said = notes.clone();
+            match self.try_change(scope, name, part, write, &stored, &mut said, &edit).await {
+                Ok(Attempt::Done(object)) => {
+                    let body = ResponseBody::Object { object, created: false };
+                    return Ok(ApiResponse::noted(body, said));
                 }
-                TxnOutcome::Refused { current: None, .. } => return Err(ApiError::not_found(kind, name)),
-                TxnOutcome::Refused { .. } if insists => return Err(modified(kind, name)),
-                TxnOutcome::Refused { current: Some(current), .. } => stored = current,
+                Ok(Attempt::Outrun(current)) => stored = current,
+                Err(error) => return Err(error.with_notes(said)),
             }
         }
-        Err(modified(kind, name))
+        Err(modified(&scope.kind, name))
     }
 
-    /// What `edit` makes of the stored object.
     #[allow(clippy::too_many_arguments)]
-    fn edited(
+    async fn try_change(
+        &self,
+        scope: &Scope,
+        name: &str,
+        part: Part,
+        write: Write<'_>,
+        stored: &Stored,
+        notes: &mut Notes,
+        edit: &impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
+    ) -> Result<Attempt, ApiError> {
+        let (kind, params) = (&scope.kind, write.params);
+        let served = self.served(kind, stored).await?;
+        let proposed = self.proposed(kind, name, part, write, &served, edit, &mut notes.warnings)?;
+        let Proposed { old, old_value, new, managed, before, insists } = proposed;
+        let mut request =
+            Request::new(self, scope, Verb::Update, name, Options::Write(write.options, params))
+                .of_part(part.name())
+                .in_place_of(&*old)
+                .with_object(new);
+        let changed = self.admission.mutate(&mut request, notes).await?;
+        let mut new = request.take_object().expect("it was put in");
+        if changed {
+            let confined = part.confine(kind, &old_value, new.to_value());
+            new = encoding::checked(
+                kind,
+                kind.decode_value(&confined),
+                params.field_validation,
+                &mut notes.warnings,
+            )?;
+            keep(new.metadata_mut(), old.metadata());
+            kind.default(&mut *new);
+        }
+        let changed = self.settled(kind, name, part, params, (&*old, &old_value), new, managed, before)?;
+        let Changed { new, managed, gone } = changed;
+        if kind.group == rbac::GROUP {
+            rbac::may_grant(self, scope, Some(&*old), &*new).await?;
+        }
+        request.set_object(new);
+        self.admission.validate(&request, notes).await?;
+        let charge = self.charge(&request, request.object().filter(|_| !gone)).await?;
+        let mut new = request.take_object().expect("it was put in");
+        let draft = self.draft(kind, &mut *new, Some(managed.to_json().as_bytes())).await?;
+        if params.dry_run || draft.same_as(stored) {
+            let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored.clone() };
+            return Ok(Attempt::Done(self.served(kind, &object).await?));
+        }
+        let key = scope.key(name)?;
+        let mut compare = vec![Compare::Revision(key.clone(), stored.revision())];
+        let mut ops = vec![if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) }];
+        compare.extend(charge.compare.iter().cloned());
+        ops.extend(charge.ops.iter().cloned());
+        match self.storage.txn(Txn { compare, ops }).await? {
+            TxnOutcome::Committed(mut written) => {
+                Ok(Attempt::Done(self.served(kind, &written.swap_remove(0)).await?))
+            }
+            // Somebody else has changed a quota.
+            TxnOutcome::Refused { index: 1.., .. } => Ok(Attempt::Outrun(stored.clone())),
+            TxnOutcome::Refused { current: None, .. } => Err(ApiError::not_found(kind, name)),
+            TxnOutcome::Refused { .. } if insists => Err(modified(kind, name)),
+            TxnOutcome::Refused { current: Some(current), .. } => Ok(Attempt::Outrun(current)),
+        }
+    }
+
+    /// What `edit` makes of the object.
+    #[allow(clippy::too_many_arguments)]
+    fn proposed(
         &self,
         kind: &Arc<Kind>,
         name: &str,
         part: Part,
-        params: &WriteParams,
+        write: Write<'_>,
         stored: &Stored,
-        whole: bool,
         edit: &impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
         warnings: &mut Vec<String>,
-    ) -> Result<Changed, ApiError> {
-        let stored = stored.served_as(kind)?;
+    ) -> Result<Proposed, ApiError> {
         let lean = stored.lean();
-        let text = if whole { stored.json() } else { &*lean };
+        let text = if write.whole { stored.json() } else { &*lean };
         let mut old_value: Value = serde_json::from_slice(text).map_err(ApiError::internal)?;
         let old = kind.decode(&lean).map_err(ApiError::internal)?.object;
-        let live_managed = managed_fields::stored(&stored);
+        let live_managed = managed_fields::stored(stored);
         let Edited { object: mut edited, managed } = edit(&old_value, &live_managed)?;
         take_managed_fields(&mut old_value);
         let sent = take_managed_fields(&mut edited).filter(|_| part == Part::Main);
@@ -270,7 +340,7 @@ impl ApiServer {
         }
         let new_value = part.confine(kind, &old_value, edited);
         let decoded = kind.decode_value(&new_value);
-        let mut new = encoding::checked(kind, decoded, params.field_validation, warnings)?;
+        let mut new = encoding::checked(kind, decoded, write.params.field_validation, warnings)?;
         if let (Some(uid), Some(expected)) = (&new.metadata().uid, &old.metadata().uid)
             && !uid.is_empty()
             && uid != expected
@@ -281,15 +351,32 @@ impl ApiServer {
         }
         keep(new.metadata_mut(), old.metadata());
         kind.default(&mut *new);
+        let before = managed_fields::asked(sent.as_ref(), live_managed);
+        Ok(Proposed { old, old_value, new, managed, before, insists })
+    }
+
+    /// The change as it is to be written, if it is valid.
+    #[allow(clippy::too_many_arguments)]
+    fn settled(
+        &self,
+        kind: &Kind,
+        name: &str,
+        part: Part,
+        params: &WriteParams,
+        (old, old_value): (&dyn Object, &Value),
+        mut new: Box<dyn Object>,
+        managed: Option<ManagedFields>,
+        before: ManagedFields,
+    ) -> Result<Changed, ApiError> {
         let new_value = new.to_value();
         let managed = managed.unwrap_or_else(|| {
-            let mut managed = managed_fields::asked(sent.as_ref(), live_managed);
+            let mut managed = before;
             self.as_writer(kind, part, params, |writer| {
-                apply::update(kind.apply_schema(), &old_value, &new_value, &mut managed, writer);
+                apply::update(kind.apply_schema(), old_value, &new_value, &mut managed, writer);
             });
             managed
         });
-        if kind.generation && part == Part::Main && differs(kind, &new_value, &old_value) {
+        if kind.generation && part == Part::Main && differs(kind, &new_value, old_value) {
             let generation = old.metadata().generation.unwrap_or(0) + 1;
             new.metadata_mut().generation = Some(generation);
         }
@@ -299,13 +386,12 @@ impl ApiServer {
             certificate::date_conditions(&mut *new, self.clock.now());
         }
         let of_a_part = !matches!(part, Part::Main | Part::Approval);
-        errors.extend(kind.validate_change(&*new, &*old, of_a_part));
+        errors.extend(kind.validate_change(&*new, old, of_a_part));
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let gone = released(&*new);
-        let draft = encoding::draft(kind, &mut *new, Some(managed.to_json().as_bytes()))?;
-        Ok(Changed { old, new, draft, insists, gone })
+        Ok(Changed { new, managed, gone })
     }
 }
 

@@ -117,7 +117,9 @@ pub(super) async fn restart(scene: Scene) -> anyhow::Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while seen.len() < WRITES {
         ensure!(Instant::now() < deadline, "{} of {WRITES} events", seen.len());
-        let Ok(watch) = configs.watch(&WatchParams::default().fields("metadata.name=written"), &version).await else {
+        let Ok(watch) =
+            configs.watch(&WatchParams::default().fields("metadata.name=written"), &version).await
+        else {
             tokio::time::sleep(Duration::from_millis(5)).await;
             continue;
         };
