@@ -56,6 +56,14 @@ pub fn program() -> anyhow::Result<PathBuf> {
 /// # Errors
 /// It does not start.
 pub async fn minik8s(dir: &Path) -> anyhow::Result<Server> {
+    minik8s_with(dir, &[]).await
+}
+
+/// The same, with more words on its command line.
+///
+/// # Errors
+/// It does not start.
+pub async fn minik8s_with(dir: &Path, args: &[&str]) -> anyhow::Result<Server> {
     let kubeconfig = dir.join("admin.kubeconfig");
     let _ = fs::remove_file(&kubeconfig);
     let log = fs::File::create(dir.with_extension("log"))?;
@@ -63,6 +71,7 @@ pub async fn minik8s(dir: &Path) -> anyhow::Result<Server> {
     let child = Command::new(program()?)
         .args(["server", "--listen", &format!("127.0.0.1:{}", port()?), "--data-dir"])
         .arg(dir)
+        .args(args)
         .stderr(log)
         .spawn()?;
     let processes = vec![child.id()];

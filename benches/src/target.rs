@@ -125,7 +125,7 @@ impl Target {
     /// One of them is malformed.
     pub fn tls(authority: &str, credentials: &Credentials) -> anyhow::Result<Arc<ClientConfig>> {
         let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(authority.as_bytes()).collect();
-        Ok(tls::client_config(credentials, roots?)?)
+        Ok(tls::client_config(tls::Identity::new(credentials)?, roots?)?)
     }
 }
 

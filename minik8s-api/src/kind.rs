@@ -148,6 +148,8 @@ pub struct Kind {
     /// The webhook that knows how to get from one version of the kind to another, if the definition names one: objects
     /// of another version must have been to it before they come to [`Self::to_stored`] or [`Self::from_stored`].
     pub converter: Option<Converter>,
+    /// Whether checking an object runs rules that somebody wrote, which may take tenths of a second.
+    pub runs_rules: bool,
     /// What to tell users of a version that will go.
     pub deprecation: Option<String>,
     owns: OwnsFn,
@@ -199,6 +201,7 @@ impl Kind {
             custom: false,
             converter: None,
             terminating: false,
+            runs_rules: false,
             deprecation: None,
             owns,
             decode,

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use crate::limits::ClientLimits;
+
 /// A small Kubernetes.
 #[derive(Debug, Parser)]
 #[command(
@@ -85,6 +87,9 @@ pub enum Command {
             minik8s kubeconfig --user system:node:n1 --group system:nodes --host 10.0.0.1 --server https://10.0.0.9:6443"
     )]
     Kubeconfig(Kubeconfig),
+    /// Tokens with which machines join the cluster.
+    #[command(subcommand)]
+    Token(Token),
     /// Run the API server, the controllers and the scheduler.
     Server(Server),
     /// Run the agent of this node.
@@ -276,6 +281,38 @@ pub struct Kubeconfig {
     pub server: String,
 }
 
+/// `token`
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token.
+    #[command(
+        after_help = "Examples:\n  minik8s token create --print-join      the command with which a machine joins\n  \
+            minik8s token create --ttl 10m --description 'for rack 7'"
+    )]
+    Create {
+        /// How long it is good for, such as 30m or 24h; 0 for ever.
+        #[arg(long, default_value = "24h", value_name = "DURATION")]
+        ttl: String,
+        /// What it is for.
+        #[arg(long, default_value = "")]
+        description: String,
+        /// Another group that its holders are in: system:bootstrappers:…; may be given several times.
+        #[arg(long, value_name = "GROUP")]
+        group: Vec<String>,
+        /// Print the whole command with which a machine joins.
+        #[arg(long)]
+        print_join: bool,
+    },
+    /// Show the tokens.
+    List,
+    /// Delete tokens, by their ids or whole.
+    Delete {
+        /// Which.
+        #[arg(required = true, value_name = "TOKEN")]
+        tokens: Vec<String>,
+    },
+}
+
 /// `server`
 #[derive(Clone, Debug, ClapArgs)]
 pub struct Server {
@@ -288,18 +325,96 @@ pub struct Server {
     /// Another name or address under which clients reach the server; may be given several times.
     #[arg(long, value_name = "NAME|ADDRESS")]
     pub tls_san: Vec<String>,
+    /// The URL that machines are told that want to join [default: that of the first address that is not loopback].
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
+    /// Accept that the objects belonged to a cluster with another authority, which is lost.
+    #[arg(long)]
+    pub forget_authority: bool,
+    /// How much clients may take.
+    #[command(flatten)]
+    pub limits: ClientLimits,
+    /// Who asked for what.
+    #[command(flatten)]
+    pub audit: AuditOptions,
+}
+
+/// What a server notes of its requests.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct AuditOptions {
+    /// Note requests in this file, a line of JSON each.
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+    /// A Policy of audit.k8s.io/v1: what to note [default: who, what and when of everything].
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy: Option<PathBuf>,
+    /// MiB after which a new file is begun; 0 for never.
+    #[arg(long, default_value_t = 100, value_name = "MIB")]
+    pub audit_log_max_size: u64,
+    /// Old files to keep; 0 for all.
+    #[arg(long, default_value_t = 10, value_name = "FILES")]
+    pub audit_log_max_files: usize,
+    /// Days to keep old files; 0 for ever.
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    pub audit_log_max_age: u32,
 }
 
 /// `node`
 #[derive(Clone, Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Node {
-    /// The node's name [default: the host name].
+    /// Something else than to run.
+    #[command(subcommand)]
+    pub command: Option<NodeCommand>,
+    /// How it runs.
+    #[command(flatten)]
+    pub run: NodeRun,
+}
+
+/// What an agent does besides running.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Make this machine a node of a cluster, then run its agent.
+    #[command(after_help = "Examples:\n  \
+            minik8s token create --print-join       on a machine that may administrate the cluster: prints this command\n  \
+            minik8s node join -f node.yaml --server https://10.0.0.1:6443 --token abcdef.0123456789abcdef \\\n    \
+            --ca-hash sha256:…")]
+    Join(Join),
+}
+
+/// `node join`
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Join {
+    /// The Node that this machine is to be: name, labels, taints and capacity.
+    #[arg(short, long = "filename", value_name = "FILE|-")]
+    pub filename: Option<PathBuf>,
+    /// The server's URL.
+    #[arg(long, value_name = "URL")]
+    pub server: String,
+    /// A bootstrap token.
+    #[arg(long, value_name = "ID.SECRET")]
+    pub token: String,
+    /// The SHA-256 of the public key of the cluster's authority.
+    #[arg(long, value_name = "sha256:HEX")]
+    pub ca_hash: String,
+    /// Join, and leave it to a later `minik8s node` to run the agent.
+    #[arg(long)]
+    pub no_run: bool,
+    /// How the agent runs.
+    #[command(flatten)]
+    pub run: NodeRun,
+}
+
+/// How an agent runs.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct NodeRun {
+    /// The node's name [default: that in its certificate or manifest, else the host name].
     #[arg(long)]
     pub name: Option<String>,
     /// The node's address, under which the server reaches the agent [default: that of the default route].
     #[arg(long)]
     pub address: Option<IpAddr>,
-    /// The kubeconfig to reach the server with.
+    /// The kubeconfig to reach the server with [default: the one that `minik8s node join` made, then $KUBECONFIG].
     #[arg(long = "server-kubeconfig", value_name = "FILE")]
     pub server_kubeconfig: Option<PathBuf>,
     /// How the node does its work.

@@ -10,6 +10,7 @@ mod manifests;
 mod resources;
 mod session;
 mod tabulate;
+mod token;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ pub async fn run(connection: Connection, command: Command) -> anyhow::Result<Exi
         Command::Delete(delete) => delete::run(&session, &delete).await,
         Command::Logs(logs) => logs::run(&session, &logs).await.map(|()| ExitCode::SUCCESS),
         Command::Exec(exec) => exec::run(&session, &exec).await,
+        Command::Token(token) => token::run(&session, &token).await.map(|()| ExitCode::SUCCESS),
         Command::Version => version(&session).await.map(|()| ExitCode::SUCCESS),
         Command::Completion { .. }
         | Command::Kubeconfig(_)

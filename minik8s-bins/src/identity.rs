@@ -1,27 +1,35 @@
 //! Who the programs are: certificates of the cluster's authority, and the kubeconfigs that carry them.
 
+mod member;
+mod renewal;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use minik8s_reconcile::http::tls;
-use minik8s_reconcile::pki::{Authority, Credentials, SigningKey, Subject};
-use rustls::pki_types::CertificateDer;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use minik8s_reconcile::Client;
+use minik8s_reconcile::http::tls::{self, Identity};
+use minik8s_reconcile::pki::{Authority, Credentials, NODE, NODES, SigningKey, Subject};
 use rustls::{ClientConfig, ServerConfig};
-use secrecy::ExposeSecret;
+use tokio_util::sync::CancellationToken;
 
+use self::renewal::{Own, Source};
+
+pub use self::member::{Member, request};
 use crate::args;
 use crate::node::default_address;
 
+/// Whom the server writes a kubeconfig for.
+const ADMINISTRATOR: &str = "kubernetes-admin";
 /// The group that may do everything.
 const ADMINISTRATORS: &str = "system:masters";
-/// The group of all nodes.
-pub const NODES: &str = "system:nodes";
 /// Whom an agent obeys.
 pub const API_SERVER: &str = "system:apiserver";
 /// What pods call the API server, and its address there.
@@ -33,10 +41,13 @@ const IN_CLUSTER: [&str; 5] = [
     "10.96.0.1",
 ];
 
+/// Where those look who want to know whose certificates this cluster's server accepts: namespace, name and key.
+const CLIENT_AUTHORITY: (&str, &str, &str) =
+    ("kube-system", "extension-apiserver-authentication", "client-ca-file");
+
 /// The authority of the cluster whose data is in `data_dir`; a new one for a new cluster.
 pub fn authority(data_dir: &Path) -> anyhow::Result<Authority> {
-    Authority::open(&data_dir.join("pki"), jiff::Timestamp::now())
-        .context("cannot use the cluster's certificates")
+    Authority::open(&data_dir.join("pki"), Timestamp::now()).context("cannot use the cluster's certificates")
 }
 
 /// The key that signs the tokens of service accounts; a new one for a new cluster.
@@ -44,55 +55,175 @@ pub fn signing_key(data_dir: &Path) -> anyhow::Result<SigningKey> {
     SigningKey::open(&data_dir.join("pki")).context("cannot use the cluster's key for tokens")
 }
 
-/// How the API server speaks TLS: to those who reach it at `addresses`, or under the names `also`.
-pub fn server(
-    authority: &Authority,
-    addresses: &[SocketAddr],
-    also: &[String],
-) -> anyhow::Result<Arc<ServerConfig>> {
-    let own = addresses.iter().map(|a| if a.ip().is_unspecified() { default_address() } else { a.ip() });
-    let host = nix::unistd::gethostname().ok().map(|h| h.to_string_lossy().to_lowercase());
-    let hosts = own
-        .map(|address| address.to_string())
-        .chain(["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned))
-        .chain(IN_CLUSTER.map(ToOwned::to_owned))
-        .chain(host)
-        .chain(also.iter().cloned());
-    let credentials = authority.issue(&Subject::server("kube-apiserver", hosts), jiff::Timestamp::now())?;
-    Ok(tls::server_config(&credentials, [authority.der().clone()])?)
+/// Makes sure that the objects behind `client` and the authority belong to the same cluster; a new cluster is told of
+/// its authority.
+///
+/// # Errors
+/// They do not.
+pub async fn claim(client: &Client, authority: &Authority, data_dir: &Path) -> anyhow::Result<()> {
+    let (namespace, name, key) = CLIENT_AUTHORITY;
+    let maps = client.namespaced::<ConfigMap>(namespace);
+    let there = maps.get_opt(name).await?;
+    let known = there.as_ref().and_then(|map| map.data.as_ref()?.get(key).cloned());
+    match known {
+        Some(known) => {
+            let pki = data_dir.join("pki");
+            ensure!(
+                known.trim() == authority.certificate().trim(),
+                "the objects belong to another cluster than the authority in {}, whose key is {}: nobody who could \
+                 use the one would be let in by the other. Restore both from the same backup. If the old authority is \
+                 lost for good, delete the ConfigMap {namespace}/{name} with --forget-authority once; nodes and users \
+                 then have to join anew",
+                pki.display(),
+                authority.fingerprint(),
+            );
+            Ok(())
+        }
+        None => {
+            let mut map = ConfigMap::default();
+            map.metadata.name = Some(name.to_owned());
+            map.data = Some([(key.to_owned(), authority.certificate().to_owned())].into());
+            match maps.create(&map).await {
+                // Another server of the same cluster was quicker; it is asked next time.
+                Err(error) if !error.is_already_exists() => Err(error.into()),
+                _ => Ok(()),
+            }
+        }
+    }
 }
 
-/// How the API server speaks TLS to agents.
-pub fn agents(authority: &Authority) -> anyhow::Result<Arc<ClientConfig>> {
-    // In no group: it must not be worth anything to whoever makes the server call somebody else.
-    let credentials = authority.issue(&Subject::client(API_SERVER), jiff::Timestamp::now())?;
-    Ok(tls::client_config(&credentials, [authority.der().clone()])?)
+/// Forgets which authority the objects belong to.
+pub async fn forget_authority(client: &Client) -> anyhow::Result<()> {
+    let (namespace, name, _) = CLIENT_AUTHORITY;
+    match client.namespaced::<ConfigMap>(namespace).delete(name, &Default::default()).await {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// The certificates that the programs of the control plane show, renewed while they run.
+pub struct Shown {
+    serving: (Own, Arc<Identity>),
+    calling: (Own, Arc<Identity>),
+    administrator: (Administrator, Arc<Identity>),
+}
+
+impl Shown {
+    /// Issues them, for a server that is reached at `addresses` and under the names `also`, and writes the
+    /// administrator's kubeconfig.
+    pub fn issue(
+        authority: &Arc<Authority>,
+        addresses: &[SocketAddr],
+        also: &[String],
+        kubeconfig: PathBuf,
+    ) -> anyhow::Result<Self> {
+        let own = addresses.iter().map(|a| if a.ip().is_unspecified() { default_address() } else { a.ip() });
+        let host = nix::unistd::gethostname().ok().map(|h| h.to_string_lossy().to_lowercase());
+        let hosts = own
+            .map(|address| address.to_string())
+            .chain(["localhost", "127.0.0.1", "::1"].map(ToOwned::to_owned))
+            .chain(IN_CLUSTER.map(ToOwned::to_owned))
+            .chain(host)
+            .chain(also.iter().cloned());
+        let first = addresses.first().context("there is nowhere to listen: give --listen ADDRESS:PORT")?;
+        let url = match first {
+            reachable if !reachable.ip().is_unspecified() => format!("https://{reachable}"),
+            any => format!("https://127.0.0.1:{}", any.port()),
+        };
+        let own = |what, subject| Own { what, authority: authority.clone(), subject };
+        let issued = |own: Own| own.issue().map(|identity| (own, identity));
+        // In no group: it must not be worth anything to whoever makes the server call somebody else.
+        let caller = Subject::client(API_SERVER);
+        let subject = Subject::client(ADMINISTRATOR).group(ADMINISTRATORS);
+        let administrator = Administrator { own: own("the administrator's", subject), url, kubeconfig };
+        let written = Identity::new(&administrator.write()?)?;
+        Ok(Self {
+            serving: issued(own("the API server's", Subject::server("kube-apiserver", hosts)))?,
+            calling: issued(own("the API server's (as a client of nodes)", caller))?,
+            administrator: (administrator, written),
+        })
+    }
+
+    /// How the API server speaks TLS to its clients.
+    pub fn server(&self) -> anyhow::Result<Arc<ServerConfig>> {
+        let (own, identity) = &self.serving;
+        Ok(tls::server_config(identity.clone(), [own.authority.der().clone()])?)
+    }
+
+    /// How the API server speaks TLS to agents.
+    pub fn agents(&self) -> anyhow::Result<Arc<ClientConfig>> {
+        let (own, identity) = &self.calling;
+        Ok(tls::client_config(identity.clone(), [own.authority.der().clone()])?)
+    }
+
+    /// Renews them until `stop`.
+    pub async fn keep(self, stop: CancellationToken) {
+        tokio::join!(
+            renewal::keep(&self.serving.0, &self.serving.1, &stop),
+            renewal::keep(&self.calling.0, &self.calling.1, &stop),
+            renewal::keep(&self.administrator.0, &self.administrator.1, &stop),
+        );
+    }
+}
+
+/// The one who may do everything, by a kubeconfig in the server's data.
+struct Administrator {
+    own: Own,
+    url: String,
+    kubeconfig: PathBuf,
+}
+
+impl Administrator {
+    /// Writes the kubeconfig, with a new certificate.
+    fn write(&self) -> anyhow::Result<Credentials> {
+        let Own { authority, subject, .. } = &self.own;
+        let credentials = authority.issue(subject, Timestamp::now())?;
+        let text = kubeconfig(ADMINISTRATOR, &self.url, authority.certificate(), &credentials);
+        minik8s_reconcile::pki::write_private(&self.kubeconfig, &text)
+            .with_context(|| format!("cannot write {}", self.kubeconfig.display()))?;
+        Ok(credentials)
+    }
+}
+
+#[async_trait]
+impl Source for Administrator {
+    fn what(&self) -> &'static str {
+        self.own.what
+    }
+
+    async fn renew(&self) -> anyhow::Result<Credentials> {
+        self.write()
+    }
 }
 
 /// Who the agent of a node is.
 pub fn node_user(node: &str) -> String {
-    format!("system:node:{node}")
+    format!("{NODE}{node}")
 }
 
-/// How the agent of a node speaks TLS to the API server's calls.
-pub fn agent(authority: &Authority, node: &str, address: IpAddr) -> anyhow::Result<Arc<ServerConfig>> {
+/// The certificate of an agent in the same process as the server, renewed until `stop`.
+pub fn agent(
+    authority: &Arc<Authority>,
+    node: &str,
+    address: IpAddr,
+    stop: CancellationToken,
+) -> anyhow::Result<Arc<ServerConfig>> {
     let subject = Subject::client(node_user(node)).group(NODES);
     let subject = subject.hosts([node.to_owned(), address.to_string()]);
-    let credentials = authority.issue(&subject, jiff::Timestamp::now())?;
-    Ok(tls::server_config(&credentials, [authority.der().clone()])?)
+    let own = Own { what: "the agent's", authority: authority.clone(), subject };
+    let identity = own.issue()?;
+    let config = tls::server_config(identity.clone(), [authority.der().clone()])?;
+    tokio::spawn(async move { renewal::keep(&own, &identity, &stop).await });
+    Ok(config)
 }
 
-/// Writes a kubeconfig with which its owner may do everything.
-pub fn write_admin_kubeconfig(authority: &Authority, path: &Path, server: SocketAddr) -> anyhow::Result<()> {
-    let subject = Subject::client("kubernetes-admin").group(ADMINISTRATORS);
-    let credentials = authority.issue(&subject, jiff::Timestamp::now())?;
-    let url = match server {
-        reachable if !reachable.ip().is_unspecified() => format!("https://{reachable}"),
-        any => format!("https://127.0.0.1:{}", any.port()),
-    };
-    let text = kubeconfig("kubernetes-admin", &url, authority.certificate(), &credentials);
-    minik8s_reconcile::pki::write_private(path, &text)
-        .with_context(|| format!("cannot write {}", path.display()))
+/// What those who join are told: where the cluster is and which authority it has.
+pub fn cluster_info(url: &str, authority: &Authority) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: \"\"\n  cluster:\n    server: {url}\n    \
+         certificate-authority-data: {}\ncontexts: []\nusers: []\ncurrent-context: \"\"\n",
+        encode(authority.certificate())
+    )
 }
 
 /// `minik8s kubeconfig`
@@ -107,12 +238,12 @@ pub fn run(args: &args::Kubeconfig) -> anyhow::Result<()> {
     for group in &args.group {
         subject = subject.group(group);
     }
-    let credentials = authority.issue(&subject, jiff::Timestamp::now())?;
+    let credentials = authority.issue(&subject, Timestamp::now())?;
     crate::cli::print(&kubeconfig(&args.user, &args.server, authority.certificate(), &credentials))
 }
 
-fn kubeconfig(user: &str, url: &str, authority: &str, credentials: &Credentials) -> String {
-    let encode = |text: &str| BASE64_STANDARD.encode(text);
+/// A kubeconfig of `user`, who shows `credentials`, for the server at `url` with a certificate of `authority` (PEM).
+pub fn kubeconfig(user: &str, url: &str, authority: &str, credentials: &Credentials) -> String {
     let quoted = serde_json::Value::from(user);
     let mut text = String::from("apiVersion: v1\nkind: Config\ncurrent-context: minik8s\n");
     let _ = write!(
@@ -127,47 +258,11 @@ fn kubeconfig(user: &str, url: &str, authority: &str, credentials: &Credentials)
     text
 }
 
-/// What a node's kubeconfig says: how to reach the server, and what the node shows to those it serves.
-pub struct Member {
-    /// How to reach the server.
-    pub config: kube::Config,
-    /// How to speak TLS to the server's calls.
-    pub serving: Arc<ServerConfig>,
+fn encode(text: &str) -> String {
+    BASE64_STANDARD.encode(text)
 }
 
-impl Member {
-    /// Reads a kubeconfig file; the one that the environment names if none is given.
-    pub async fn read(path: Option<&Path>) -> anyhow::Result<Self> {
-        let (file, from) = match path {
-            Some(path) => (Kubeconfig::read_from(path), path.display().to_string()),
-            None => (Kubeconfig::read(), "$KUBECONFIG".to_owned()),
-        };
-        let file = file
-            .with_context(|| format!("cannot read the kubeconfig {from}; give --server-kubeconfig FILE"))?;
-        let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await?;
-        let user = &config.auth_info;
-        let missing = |what: &str| {
-            format!("{from}: the user has no {what}: an agent needs one that the cluster's authority signed")
-        };
-        let certificate =
-            embedded(user.client_certificate_data.as_deref(), user.client_certificate.as_deref())?
-                .with_context(|| missing("client certificate"))?;
-        let key = user.client_key_data.as_ref().map(|key| key.expose_secret());
-        let key = embedded(key, user.client_key.as_deref())?.with_context(|| missing("client key"))?;
-        let roots: Vec<_> = config.root_cert.iter().flatten().cloned().map(CertificateDer::from).collect();
-        let serving = tls::server_config(&Credentials { certificate, key }, roots)
-            .with_context(|| format!("{from}: the node's certificate cannot be used"))?;
-        Ok(Self { config, serving })
-    }
-}
-
-/// A part of a kubeconfig that is there in base64, or in a file.
-fn embedded(data: Option<&str>, file: Option<&str>) -> anyhow::Result<Option<String>> {
-    Ok(match (data, file) {
-        (Some(data), _) => Some(String::from_utf8(BASE64_STANDARD.decode(data)?)?),
-        (None, Some(file)) => {
-            Some(std::fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?)
-        }
-        (None, None) => None,
-    })
+/// The text that is there in base64.
+pub fn decode(data: &str) -> anyhow::Result<String> {
+    Ok(String::from_utf8(BASE64_STANDARD.decode(data)?)?)
 }

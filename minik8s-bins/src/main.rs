@@ -3,9 +3,11 @@
 #![allow(unreachable_pub)]
 
 mod args;
+mod audit;
 mod cli;
 mod daemon;
 mod identity;
+mod limits;
 mod network;
 mod node;
 mod server;

@@ -1,13 +1,16 @@
 //! `minik8s node`: the agent of a machine.
 
+mod join;
+mod manifest;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use minik8s_api::Registry;
 use minik8s_net::bridge::{BridgeConfig, BridgeNetwork};
+use minik8s_reconcile::http::tls;
 use minik8s_reconcile::{Client, pki};
 use minik8s_runtime::agent::{Agent, AgentConfig};
 use minik8s_runtime::containerd::{Config, Containerd};
@@ -15,23 +18,79 @@ use minik8s_runtime::streaming::StreamingServer;
 use rustls::pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Node, NodeOptions};
+use crate::args::{Node, NodeCommand, NodeOptions, NodeRun};
 use crate::daemon;
 use crate::identity::{self, Member};
 use crate::network::Bridge;
+use manifest::Manifest;
 
 /// How long to wait between attempts to reach containerd.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Runs until a signal.
+/// Where a machine that joined has its kubeconfig.
+fn kubeconfig_of(node_dir: &Path) -> PathBuf {
+    node_dir.join("kubeconfig")
+}
+
+/// Where a machine that joined has the manifest with which it did.
+fn manifest_of(node_dir: &Path) -> PathBuf {
+    node_dir.join("node.yaml")
+}
+
+/// Joins, if that is asked for, and runs until a signal.
 pub async fn run(args: Node) -> anyhow::Result<()> {
+    let Some(NodeCommand::Join(join)) = args.command else { return run_agent(args.run).await };
+    join::join(&join).await?;
+    if join.no_run { Ok(()) } else { run_agent(join.run).await }
+}
+
+async fn run_agent(args: NodeRun) -> anyhow::Result<()> {
     let shutdown = daemon::shutdown()?;
-    let identity = Identity::find(args.name, args.address)?;
-    let Member { config, serving } = Member::read(args.server_kubeconfig.as_deref()).await?;
-    let client = Client::remote(kube::Client::try_from(config)?, Arc::new(Registry::builtin()));
-    let agent = serve(identity, &args.options, client, serving, shutdown);
+    let dir = &args.options.node_dir;
+    let member = Member::read(&kubeconfig(&args)?).await?;
+    let manifest = Some(manifest_of(dir)).filter(|path| path.exists());
+    let manifest = manifest.map(|path| Manifest::read(&path)).transpose()?;
+    let identity = Identity::find(Some(name(args.name, member.node(), manifest.as_ref())?), args.address)?;
+    let hosts = vec![identity.name.clone(), identity.address.to_string()];
+    let store = dir.join("serving.pem");
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    let shown = member.serving(&store, &hosts)?;
+    let tls = tls::server_config(shown.clone(), member.roots())?;
+    let client = member.client()?;
+    let keeping = tokio::spawn(member.keep(client.clone(), shown, store, hosts, shutdown.clone()));
+    let agent = serve(identity, &args.options, manifest.as_ref(), client, tls, shutdown);
     daemon::ready();
-    agent.await
+    let result = agent.await;
+    keeping.await?;
+    result
+}
+
+/// Where the agent finds out who it is.
+fn kubeconfig(args: &NodeRun) -> anyhow::Result<PathBuf> {
+    let joined = kubeconfig_of(&args.options.node_dir);
+    let named = std::env::var_os("KUBECONFIG").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let found = args.server_kubeconfig.clone().or_else(|| joined.exists().then(|| joined.clone())).or(named);
+    found.with_context(|| {
+        format!(
+            "this machine has not joined a cluster (there is no {}): join one with `minik8s node join`, or give \
+             --server-kubeconfig FILE",
+            joined.display()
+        )
+    })
+}
+
+/// What the node is called: as it is said, else as its certificate or its manifest says, else as the machine.
+fn name(
+    said: Option<String>,
+    certificate: Option<String>,
+    manifest: Option<&Manifest>,
+) -> anyhow::Result<String> {
+    let in_manifest = manifest.and_then(Manifest::name).map(ToOwned::to_owned);
+    if let (Some(said), Some(other)) = (&said, certificate.as_ref().or(in_manifest.as_ref())) {
+        let whose = if certificate.is_some() { "certificate" } else { "manifest" };
+        anyhow::ensure!(said == other, "--name {said}: the node's {whose} says {other}");
+    }
+    said.or(certificate).or(in_manifest).map_or_else(Identity::host_name, Ok)
 }
 
 /// What a node is called and where it is.
@@ -41,15 +100,14 @@ pub struct Identity {
 }
 
 impl Identity {
+    fn host_name() -> anyhow::Result<String> {
+        let host = nix::unistd::gethostname().context("cannot tell the host name; give --name")?;
+        Ok(host.to_string_lossy().to_lowercase())
+    }
+
     /// Takes what is given and finds out the rest.
     pub fn find(name: Option<String>, address: Option<IpAddr>) -> anyhow::Result<Self> {
-        let name = match name {
-            Some(name) => name,
-            None => {
-                let host = nix::unistd::gethostname().context("cannot tell the host name; give --name")?;
-                host.to_string_lossy().to_lowercase()
-            }
-        };
+        let name = name.map_or_else(Self::host_name, Ok)?;
         Ok(Self { name, address: address.unwrap_or_else(default_address) })
     }
 }
@@ -69,6 +127,7 @@ pub fn default_address() -> IpAddr {
 pub async fn serve(
     identity: Identity,
     options: &NodeOptions,
+    manifest: Option<&Manifest>,
     client: Client,
     tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
@@ -89,6 +148,9 @@ pub async fn serve(
     config.pods_dir = options.node_dir.join("pods");
     config.logs_dir.clone_from(&options.log_dir);
     config.port = options.port;
+    if let Some(manifest) = manifest {
+        manifest.configure(&mut config);
+    }
     let agent = Agent::new(
         identity.name,
         client,

@@ -1,5 +1,9 @@
 //! The built-in controllers. Each is a value to give to a [`crate::Manager`].
 
+#[cfg(feature = "tls")]
+pub mod bootstrap_tokens;
+#[cfg(feature = "tls")]
+pub mod certificates;
 pub mod cluster_role_aggregation;
 pub mod custom_resources;
 pub mod disruption;

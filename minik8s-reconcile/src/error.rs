@@ -43,6 +43,7 @@ macro_rules! reasons {
                 "NotAcceptable" => "NotAcceptable",
                 "UnsupportedMediaType" => "UnsupportedMediaType",
                 "RequestEntityTooLarge" => "RequestEntityTooLarge",
+                "RequestURITooLong" => "RequestURITooLong",
                 "TooManyRequests" => "TooManyRequests",
                 "InternalError" => "InternalError",
                 "InsufficientStorage" => "InsufficientStorage",
@@ -188,6 +189,12 @@ impl ApiError {
     pub fn too_large(limit: usize) -> Self {
         let message = format!("Request entity too large: limit is {limit}");
         Self::new(413, "RequestEntityTooLarge", message)
+    }
+
+    /// 414: a path and query of more bytes than the server takes.
+    pub fn uri_too_long(limit: usize) -> Self {
+        let message = format!("Request URI too long: limit is {limit} bytes");
+        Self::new(414, "RequestURITooLong", message)
     }
 
     /// 406: an answer in none of the media types that can be written, which are `supported`.

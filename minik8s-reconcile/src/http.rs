@@ -4,12 +4,15 @@
 //! it as it is, with no socket in between.
 
 mod aggregated_discovery;
+pub mod audit;
 mod body;
 #[cfg(feature = "tls")]
 pub(crate) mod call;
+mod connections;
 mod discovery;
 mod health;
 mod identity;
+mod limits;
 mod negotiate;
 mod output;
 mod params;
@@ -17,6 +20,7 @@ mod proxy;
 mod resource;
 mod route;
 mod serve;
+mod stall;
 mod table;
 #[cfg(feature = "tls")]
 pub mod tls;
@@ -28,18 +32,27 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use crate::error::ApiError;
+use crate::fairness::Fairness;
 use crate::server::ApiServer;
 use crate::server::authorizer::Action;
 
+use self::audit::Trail;
+use self::identity::Identified;
+
 pub use body::Body;
+pub use limits::Limits;
 pub use serve::{Listener, serve};
 
-/// The largest body of a request, as in Kubernetes: 3 MiB.
+/// The largest body of a request if nothing else is said, as in Kubernetes: 3 MiB.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
+
+/// Requests that run rules at once.
+const RULES_AT_ONCE: usize = 2;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -51,6 +64,11 @@ pub struct Frontend {
     /// Ends what would never end by itself: watches, and logs that are followed.
     closing: CancellationToken,
     agents: proxy::Agents,
+    limits: Limits,
+    fairness: Option<Fairness>,
+    /// How many requests may run rules at once.
+    rules: Arc<Semaphore>,
+    audit: Option<audit::Audit>,
 }
 
 impl Frontend {
@@ -62,7 +80,25 @@ impl Frontend {
             documents: Arc::new(Mutex::new(discovery)),
             closing: CancellationToken::new(),
             agents: proxy::Agents::default(),
+            limits: Limits::default(),
+            fairness: None,
+            rules: Arc::new(Semaphore::new(RULES_AT_ONCE)),
+            audit: None,
         }
+    }
+
+    /// Takes no more from clients than `limits`, instead of the default ones.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Has clients take turns. Without it, requests are answered as they come.
+    #[must_use]
+    pub fn with_fairness(mut self, fairness: Fairness) -> Self {
+        self.fairness = Some(fairness);
+        self
     }
 
     /// Speaks TLS to nodes' agents, in this way; without it, it speaks to them in the clear.
@@ -70,6 +106,13 @@ impl Frontend {
     #[must_use]
     pub fn with_agent_tls(mut self, config: Arc<rustls::ClientConfig>) -> Self {
         self.agents = proxy::Agents::tls(config);
+        self
+    }
+
+    /// Notes requests in `audit`.
+    #[must_use]
+    pub fn with_audit(mut self, audit: audit::Audit) -> Self {
+        self.audit = Some(audit);
         self
     }
 
@@ -88,13 +131,20 @@ impl Frontend {
     /// Who asks is the [`User`](crate::request::User) among the request's extensions; without one it is this process
     /// itself, which may do everything. [`serve`] puts in whom a connection's certificate names. Headers can say on
     /// whose behalf it is, if that is permitted.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Body>
+    pub async fn handle<B>(&self, mut request: Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let wishes = output::Wishes::of(&request);
-        let response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        let trail = self.audit.as_ref().map(|audit| audit.begin(&request));
+        if let Some(trail) = &trail {
+            request.extensions_mut().insert(trail.clone());
+        }
+        let mut response = self.respond(request).await.unwrap_or_else(|error| error_response(&error));
+        if let Some(trail) = trail {
+            response = trail.close(response);
+        }
         wishes.grant(response).await
     }
 
@@ -103,8 +153,32 @@ impl Frontend {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let user = self.identify(request.extensions().get().cloned(), request.headers()).await?;
+        let uri = request.uri();
+        let length = uri.path().len() + uri.query().map_or(0, |q| q.len() + 1);
+        if length > self.limits.uri {
+            return Err(ApiError::uri_too_long(self.limits.uri));
+        }
+        let Identified { sender, user } =
+            self.identify(request.extensions().get().cloned(), request.headers()).await?;
         let route = route::Route::parse(request.uri().path());
+        let place = if let Ok(route::Route::Resource(place)) = &route { Some(place) } else { None };
+        if let Some(trail) = request.extensions().get::<Trail>() {
+            let path = request.uri().path();
+            let verb = match place {
+                Some(place) => {
+                    resource::verb_of(place, request.method(), request.uri()).unwrap_or_default().to_owned()
+                }
+                None => request.method().as_str().to_ascii_lowercase(),
+            };
+            trail.about(&sender, &user, &verb, path, place);
+        }
+        let _seat = match &self.fairness {
+            // Whether the server is well is not a question to wait for.
+            Some(fairness) if !matches!(route, Ok(route::Route::Health(..))) => {
+                Some(fairness.admit(&user).await?)
+            }
+            _ => None,
+        };
         if let Ok(route::Route::Resource(place)) = route {
             return self.resource(place, user, request).await;
         }

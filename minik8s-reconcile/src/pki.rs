@@ -3,7 +3,11 @@
 //! A certificate names a user in its common name and the user's groups in its organisations, as in
 //! [Kubernetes](https://kubernetes.io/docs/reference/access-authn-authz/authentication/#x509-client-certificates).
 
+mod authority;
+mod request;
+mod signer;
 mod signing;
+mod subject;
 
 use std::fmt;
 use std::fs;
@@ -12,24 +16,22 @@ use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use jiff::{SignedDuration, Timestamp};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, SanType};
+use ring::rand::{SecureRandom, SystemRandom};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use x509_parser::extensions::GeneralName;
+
 use crate::request::User;
 
+pub use authority::Authority;
+pub use request::{CertificateRequest, Usage};
+pub use signer::{NODE, NODES, Signer, node_of};
 pub use signing::SigningKey;
-
-/// How long an authority's own certificate lasts: ten years.
-const AUTHORITY_LIFETIME: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
-/// How long the certificates last that it issues: one year.
-const LIFETIME: SignedDuration = SignedDuration::from_hours(365 * 24);
-/// Certificates are valid from a little before they are made: clocks differ.
-const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,30 @@ pub enum PkiError {
         present: PathBuf,
         /// The file that is not.
         missing: PathBuf,
+    },
+    /// The authority's key is that of another certificate.
+    #[error("{} is not the key of the certificate in {}: restore both from one backup", key.display(), certificate.display())]
+    Mismatch {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+    },
+    /// The authority's certificate is not valid at this time.
+    #[error("the certificate in {} is valid from {from} to {until}, and this machine's clock says {now}: {}",
+            path.display(),
+            if now < from { "set the clock" }
+            else { "set the clock if it is wrong; else the cluster needs a new authority: move its folder away, \
+                    start the server, and let nodes and users join anew" })]
+    Untimely {
+        /// The certificate's file.
+        path: PathBuf,
+        /// When it begins.
+        from: Timestamp,
+        /// When it ends.
+        until: Timestamp,
+        /// Now, as far as this machine knows.
+        now: Timestamp,
     },
     /// What should be a certificate or a key is none.
     #[error("{0}")]
@@ -126,136 +152,104 @@ impl Subject {
     }
 }
 
-/// A certificate authority.
-pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    certificate: String,
-    der: CertificateDer<'static>,
+/// When a certificate is valid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From then on.
+    pub from: Timestamp,
+    /// Until then.
+    pub until: Timestamp,
 }
 
-impl fmt::Debug for Authority {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Authority")
-    }
-}
-
-impl Authority {
-    /// A new authority.
-    ///
-    /// # Errors
-    /// The machine has no randomness.
-    pub fn generate(now: Timestamp) -> Result<(Self, Credentials), PkiError> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "minik8s");
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages =
-            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
-        lasting(&mut params, now, AUTHORITY_LIFETIME)?;
-        let certificate = params.self_signed(&key)?;
-        let (der, certificate) = (certificate.der().clone(), certificate.pem());
-        let credentials = Credentials { certificate: certificate.clone(), key: key.serialize_pem() };
-        Ok((Self { issuer: Issuer::new(params, key), certificate, der }, credentials))
+impl Validity {
+    /// When the certificate is valid; `None` if it is none.
+    pub fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+        Some(Self { from: at(parsed.validity().not_before)?, until: at(parsed.validity().not_after)? })
     }
 
-    /// The authority with this certificate and key.
-    ///
-    /// # Errors
-    /// They are none.
-    pub fn from_credentials(credentials: &Credentials) -> Result<Self, PkiError> {
-        let key = KeyPair::from_pem(&credentials.key)?;
-        let issuer = Issuer::from_ca_cert_pem(&credentials.certificate, key)?;
-        let der = CertificateDer::from_pem_slice(credentials.certificate.as_bytes())
-            .map_err(|e| PkiError::Malformed(e.to_string()))?;
-        Ok(Self { issuer, certificate: credentials.certificate.clone(), der })
-    }
-
-    /// The authority whose `ca.crt` and `ca.key` are in `dir`. It is made where there is none; of several processes
-    /// that do so at once, one wins and all get the same.
-    ///
-    /// # Errors
-    /// The files cannot be read or written, or do not hold an authority.
-    pub fn open(dir: &Path, now: Timestamp) -> Result<Self, PkiError> {
-        let (certificate, key) = (dir.join("ca.crt"), dir.join("ca.key"));
-        let at = |path: &Path| {
-            let path = path.to_owned();
-            move |error| PkiError::File { path, error }
-        };
-        fs::create_dir_all(dir).map_err(at(dir))?;
-        let lock = fs::File::create(dir.join(".lock")).map_err(at(dir))?;
-        lock.lock().map_err(at(dir))?;
-        match (certificate.exists(), key.exists()) {
-            (true, true) => {
-                let read = |path: &Path| fs::read_to_string(path).map_err(at(path));
-                let credentials = Credentials { certificate: read(&certificate)?, key: read(&key)? };
-                let malformed = |e: PkiError| {
-                    PkiError::Malformed(format!("{}: no certificate authority: {e}", dir.display()))
-                };
-                Self::from_credentials(&credentials).map_err(malformed)
-            }
-            (false, false) => {
-                let (authority, credentials) = Self::generate(now)?;
-                // The key first: a certificate without a key says that something was lost, not that something
-                // was never finished.
-                write_private(&key, &credentials.key).map_err(at(&key))?;
-                write_private(&certificate, &credentials.certificate).map_err(at(&certificate))?;
-                Ok(authority)
-            }
-            (true, false) => Err(PkiError::Incomplete { present: certificate, missing: key }),
-            (false, true) => Err(PkiError::Incomplete { present: key, missing: certificate }),
-        }
-    }
-
-    /// The authority's certificate, as PEM: what clients trust.
-    pub fn certificate(&self) -> &str {
-        &self.certificate
-    }
-
-    /// The authority's certificate in its binary form.
-    pub fn der(&self) -> &CertificateDer<'static> {
-        &self.der
-    }
-
-    /// Issues a certificate, valid for a year from `now`.
-    ///
-    /// # Errors
-    /// A host is neither a name nor an address.
-    pub fn issue(&self, subject: &Subject, now: Timestamp) -> Result<Credentials, PkiError> {
-        let key = KeyPair::generate()?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, subject.name.as_str());
-        for group in &subject.groups {
-            params.distinguished_name.push(DnType::OrganizationName, group.as_str());
-        }
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        if subject.client {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
-        }
-        if !subject.hosts.is_empty() {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
-        }
-        for host in &subject.hosts {
-            params.subject_alt_names.push(match host.parse::<IpAddr>() {
-                Ok(address) => SanType::IpAddress(address),
-                Err(_) => SanType::DnsName(host.as_str().try_into()?),
-            });
-        }
-        params.use_authority_key_identifier_extension = true;
-        lasting(&mut params, now, LIFETIME)?;
-        let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Credentials { certificate, key: key.serialize_pem() })
+    /// When it is time for the next certificate: when two thirds of this one's life are over.
+    pub fn renewal(&self) -> Timestamp {
+        let third = self.until.duration_since(self.from) / 3;
+        self.until.saturating_sub(third).unwrap_or(self.until)
     }
 }
 
-fn lasting(params: &mut CertificateParams, now: Timestamp, lifetime: SignedDuration) -> Result<(), PkiError> {
-    let time = |at: Timestamp| {
-        time::OffsetDateTime::from_unix_timestamp(at.as_second()).map_err(|e| {
-            PkiError::Malformed(format!("the clock says {now}, which no certificate can hold: {e}"))
+/// A key, and the request for a certificate of it, both as PEM: for `name` in `groups`, reached under `hosts`.
+///
+/// # Errors
+/// A host is neither a name nor an address, or the machine has no randomness.
+pub fn ask(name: &str, group: &str, hosts: &[String]) -> Result<(String, String), PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = names(hosts)?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, group);
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok((key.serialize_pem(), params.serialize_request(&key)?.pem()?))
+}
+
+/// The SHA-256 of a certificate's public key, as `sha256:HEX`; `None` if it is no certificate.
+pub fn fingerprint(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let digest = ring::digest::digest(&ring::digest::SHA256, parsed.public_key().raw);
+    Some(digest.as_ref().iter().fold("sha256:".to_owned(), |text, byte| format!("{text}{byte:02x}")))
+}
+
+/// A certificate's text form.
+pub fn pem(der: &[u8]) -> String {
+    let encoded = BASE64_STANDARD.encode(der);
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in encoded.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|&byte| char::from(byte)));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
+}
+
+/// Whether a server may show the certificate, to those who reach it under any of these names and addresses.
+pub fn serves(certificate: &CertificateDer<'_>, hosts: &[String]) -> bool {
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+    let usage = parsed.extended_key_usage().ok().flatten();
+    let names = parsed.subject_alternative_name().ok().flatten();
+    let has = |host: &String| {
+        let mut names = names.iter().flat_map(|n| &n.value.general_names);
+        names.any(|name| match (name, host.parse::<IpAddr>()) {
+            (GeneralName::DNSName(name), Err(_)) => *name == host,
+            (GeneralName::IPAddress(bytes), Ok(IpAddr::V4(address))) => *bytes == address.octets(),
+            (GeneralName::IPAddress(bytes), Ok(IpAddr::V6(address))) => *bytes == address.octets(),
+            _ => false,
         })
     };
-    params.not_before = time(now - SKEW)?;
-    params.not_after = time(now + lifetime)?;
-    Ok(())
+    usage.is_some_and(|u| u.value.server_auth) && hosts.iter().all(has)
+}
+
+/// `length` characters of `alphabet`, as nobody can guess them; `None` if the machine has no randomness.
+///
+/// # Panics
+/// The alphabet is empty, or has more than 256 characters.
+pub fn random(length: usize, alphabet: &[u8]) -> Option<String> {
+    assert!((1..=256).contains(&alphabet.len()), "an alphabet of {} characters", alphabet.len());
+    let random = SystemRandom::new();
+    // Bytes beyond the last whole multiple would make some characters likelier than others.
+    let fair = 256 - 256 % alphabet.len();
+    let mut text = String::new();
+    let mut bytes = [0; 64];
+    while text.len() < length {
+        random.fill(&mut bytes).ok()?;
+        let fit = bytes.iter().map(|&b| usize::from(b)).filter(|&b| b < fair);
+        text.extend(fit.take(length - text.len()).map(|b| char::from(alphabet[b % alphabet.len()])));
+    }
+    Some(text)
+}
+
+fn names(hosts: &[String]) -> Result<Vec<SanType>, PkiError> {
+    let name = |host: &String| match host.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => Ok(SanType::DnsName(host.as_str().try_into()?)),
+    };
+    hosts.iter().map(name).collect()
 }
 
 /// Writes a file that only its owner may read: whole or not at all.

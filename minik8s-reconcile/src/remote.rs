@@ -1,8 +1,9 @@
 //! A [`Client`] of a server in another process, over [`kube::Client`], which brings kubeconfig, TLS and credentials.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -32,14 +33,46 @@ impl Client {
     /// A client of the server that `client` talks to, any Kubernetes API server. The kinds of `registry` can be asked
     /// for.
     pub fn remote(client: kube::Client, registry: Arc<Registry>) -> Self {
-        Self::new(Remote { client }, registry)
+        Self::connected(Connection::new(client), registry)
+    }
+
+    /// Like [`Self::remote`], over whatever `connection` is at the time of a request.
+    pub fn connected(connection: Connection, registry: Arc<Registry>) -> Self {
+        Self::new(Remote { connection }, registry)
+    }
+}
+
+/// How a server is reached. It can be replaced while clients use it, for example by one with a newer certificate: later
+/// requests take the new one, and those under way end as they began. Clones are the same connection.
+#[derive(Clone)]
+pub struct Connection(Arc<RwLock<kube::Client>>);
+
+impl Connection {
+    /// Reaches the server through `client`.
+    pub fn new(client: kube::Client) -> Self {
+        Self(Arc::new(RwLock::new(client)))
+    }
+
+    /// Reaches it through `client` from now on.
+    pub fn replace(&self, client: kube::Client) {
+        *self.0.write().expect("no writer panics") = client;
+    }
+
+    fn current(&self) -> kube::Client {
+        self.0.read().expect("no writer panics").clone()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Connection")
     }
 }
 
 /// Turns requests into HTTP and back.
 #[derive(Clone)]
 struct Remote {
-    client: kube::Client,
+    connection: Connection,
 }
 
 impl Service<ApiRequest> for Remote {
@@ -52,8 +85,7 @@ impl Service<ApiRequest> for Remote {
     }
 
     fn call(&mut self, request: ApiRequest) -> Self::Future {
-        let client = self.client.clone();
-        Box::pin(exchange(client, request))
+        Box::pin(exchange(self.connection.current(), request))
     }
 }
 

@@ -18,6 +18,7 @@ mod follow;
 mod key;
 mod managed_fields;
 pub mod node;
+mod part;
 mod patch;
 mod pods;
 pub mod rbac;
@@ -206,10 +207,12 @@ impl ApiServer {
             (operation, Some(name), Some("scale")) if scope.kind.scale.is_some() => {
                 self.scale(&scope, &name, operation).await
             }
-            (Operation::Get, Some(name), Some("approval")) if certificate::is_request(&scope.kind) => {
+            (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
+            (Operation::Get, Some(name), Some(of @ ("approval" | "ephemeralcontainers" | "resize")))
+                if part::Part::of(&scope.kind, Some(of)).is_ok() =>
+            {
                 self.get(&scope, &name).await
             }
-            (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
             (Operation::List(params), None, None) => self.list(&scope, &params).await,
             (Operation::Watch(params), None, None) => self.watch(&scope, params).await,
             (Operation::Create(payload, params), None, None) => self.create(&scope, payload, &params).await,
@@ -217,11 +220,11 @@ impl ApiServer {
                 self.create_subresource(&scope, &name, subresource, payload, &params).await
             }
             (Operation::Update(payload, params), Some(name), part) => {
-                let part = update::Part::of(&scope.kind, part)?;
+                let part = part::Part::of(&scope.kind, part)?;
                 self.update(&scope, &name, part, payload, &params).await
             }
             (Operation::Patch(patch, params), Some(name), part) => {
-                let part = update::Part::of(&scope.kind, part)?;
+                let part = part::Part::of(&scope.kind, part)?;
                 self.patch(&scope, &name, part, &patch, &params).await
             }
             (Operation::Delete(params), Some(name), None) => self.delete(&scope, &name, &params).await,

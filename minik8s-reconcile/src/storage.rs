@@ -14,6 +14,8 @@
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "encryption")]
+pub mod encryption;
 pub mod memory;
 mod mvcc;
 #[cfg(test)]

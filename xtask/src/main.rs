@@ -4,6 +4,7 @@
 
 mod clients;
 mod cluster;
+mod fuzz;
 mod images;
 mod packages;
 mod progress;
@@ -63,6 +64,15 @@ enum Command {
         #[arg(value_enum, default_value_t = test::Suite::All)]
         suite: test::Suite,
     },
+    /// Search for input that breaks what must hold of all input; needs cargo-fuzz, and installs it.
+    #[command(after_help = "Example: cargo xtask fuzz protobuf --minutes 30")]
+    Fuzz {
+        /// What to search in: a file of tests/fuzz/fuzz_targets.
+        target: String,
+        /// For how long.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
+    },
     /// Check the architecture's rules.
     Tidy,
     /// Everything that must pass before a change lands.
@@ -90,6 +100,7 @@ fn main() -> ExitCode {
         Command::Images => images::build_all().map(drop),
         Command::ImageLoad { tar, name } => cluster::load_image(&name, &tar),
         Command::Test { suite } => test::run(suite),
+        Command::Fuzz { target, minutes } => fuzz::run(&target, minutes),
         Command::Tidy => tidy::run(),
         Command::Ci => test::ci(),
         Command::Init(args) => cluster::init(&args),

@@ -64,6 +64,7 @@ fn kind(
         let plain = || format!("{}/{} {} is deprecated", crd.spec.group, version.name, accepted.kind);
         version.deprecation_warning.clone().unwrap_or_else(plain)
     });
+    kind.runs_rules = schema.rules_below;
     kind.status = status;
     kind.generation = true;
     kind.scale = subresources.and_then(|s| s.scale.as_ref()).map(|scale| {

@@ -21,6 +21,8 @@ mod lists;
 #[cfg(feature = "cel")]
 mod network;
 #[cfg(feature = "cel")]
+mod patterns;
+#[cfg(feature = "cel")]
 mod program;
 #[cfg(feature = "cel")]
 mod quantities;
@@ -36,7 +38,7 @@ pub use access::{Authorize, Question};
 #[cfg(feature = "cel")]
 pub(super) use evaluate::Evaluation;
 #[cfg(feature = "cel")]
-pub use expression::{Answer, Bindings, Expression};
+pub use expression::{Answer, Bindings, Expression, VARIABLES};
 #[cfg(feature = "cel")]
 pub use program::Rule;
 use serde_json::Value;

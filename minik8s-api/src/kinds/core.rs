@@ -171,7 +171,17 @@ fn pod() -> Kind {
         .short_names(&["po"])
         .categories(&["all"])
         .status()
-        .subresources(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy"])
+        .subresources(&[
+            "attach",
+            "binding",
+            "ephemeralcontainers",
+            "eviction",
+            "exec",
+            "log",
+            "portforward",
+            "proxy",
+            "resize",
+        ])
         .returns_deleted()
         .graceful(pod_grace)
         .defaults(default::pod::pod)

@@ -51,13 +51,15 @@ fn within_bounds(
     document: &Value,
     copied: &mut usize,
 ) -> Result<(), PatchError> {
-    let (from, path) = match operation {
-        json_patch::PatchOperation::Copy(copy) => (&copy.from, &copy.path),
-        json_patch::PatchOperation::Move(mv) => (&mv.from, &mv.path),
-        _ => return Ok(()),
+    let (path, value) = match operation {
+        json_patch::PatchOperation::Add(add) => (&add.path, Ok(&add.value)),
+        json_patch::PatchOperation::Replace(replace) => (&replace.path, Ok(&replace.value)),
+        json_patch::PatchOperation::Copy(copy) => (&copy.path, copy.from.resolve(document)),
+        json_patch::PatchOperation::Move(mv) => (&mv.path, mv.from.resolve(document)),
+        json_patch::PatchOperation::Remove(_) | json_patch::PatchOperation::Test(_) => return Ok(()),
     };
     // One that is not there is complained of later.
-    let Ok(value) = from.resolve(document) else { return Ok(()) };
+    let Ok(value) = value else { return Ok(()) };
     if matches!(operation, json_patch::PatchOperation::Copy(_)) {
         *copied += value.to_string().len();
         if *copied > MAX_COPIED {
@@ -124,6 +126,11 @@ mod tests {
         let mut tree = json!(1);
         (0..60).for_each(|_| tree = json!({"a": tree.take()}));
         let bottom = "/a".repeat(60);
+        // Each a little deeper than what the last one added.
+        let added = (1..100).map(|n| json!({"op": "add", "path": bottom.repeat(n), "value": tree}));
+        let first = json!({"op": "add", "path": "", "value": tree});
+        let operations = Value::Array(std::iter::once(first).chain(added).collect());
+        assert_eq!(apply(&json!({}), &operations).unwrap_err().code(), 413);
         let mut operations = vec![json!({"op": "add", "path": "/v", "value": tree})];
         for _ in 0..100 {
             operations.push(json!({"op": "add", "path": "/w", "value": tree}));

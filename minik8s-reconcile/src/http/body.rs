@@ -5,15 +5,22 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt};
+use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 
-use super::{BODY_LIMIT, BoxError};
+use super::BoxError;
+use super::connections::Busy;
+use super::limits::Limits;
 use crate::error::ApiError;
 
 /// The body of a response: some bytes, or a stream of them.
 #[derive(Debug)]
-pub struct Body(Inner);
+pub struct Body {
+    inner: Inner,
+    /// The request is under way for as long as this lives.
+    _busy: Option<Busy>,
+}
 
 enum Inner {
     Whole(Option<Bytes>),
@@ -32,26 +39,37 @@ impl std::fmt::Debug for Inner {
 impl Body {
     /// Nothing.
     pub fn empty() -> Self {
-        Self(Inner::Whole(None))
+        Inner::Whole(None).into()
     }
 
     /// Pieces as they come.
     pub fn stream(stream: impl Stream<Item = Result<Bytes, BoxError>> + Send + 'static) -> Self {
-        Self(Inner::Stream(Box::pin(stream)))
+        Inner::Stream(Box::pin(stream)).into()
     }
 
     /// All of it, if it is no stream.
     pub(super) fn into_whole(self) -> Result<Bytes, Self> {
-        match self.0 {
+        match self.inner {
             Inner::Whole(bytes) => Ok(bytes.unwrap_or_default()),
             Inner::Stream(_) => Err(self),
         }
+    }
+
+    /// The same, with a request that is under way until the body is dropped.
+    pub(super) fn until_dropped(self, busy: Busy) -> Self {
+        Self { _busy: Some(busy), ..self }
+    }
+}
+
+impl From<Inner> for Body {
+    fn from(inner: Inner) -> Self {
+        Self { inner, _busy: None }
     }
 }
 
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
-        Self(Inner::Whole((!bytes.is_empty()).then_some(bytes)))
+        Inner::Whole((!bytes.is_empty()).then_some(bytes)).into()
     }
 }
 
@@ -63,18 +81,18 @@ impl http_body::Body for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             Inner::Stream(stream) => stream.poll_next_unpin(cx).map_ok(Frame::data),
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.0, Inner::Whole(None))
+        matches!(self.inner, Inner::Whole(None))
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.0 {
+        match &self.inner {
             Inner::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Inner::Stream(_) => SizeHint::default(),
         }
@@ -85,8 +103,33 @@ impl http_body::Body for Body {
 /// connection that is closed while someone writes to it loses the answer.
 const PASSED_OVER: u64 = 32 * 1024 * 1024;
 
-/// A request's body, if it is not larger than the server takes.
-pub(super) async fn read<B>(body: B) -> Result<Bytes, ApiError>
+/// A request's body, if it is not larger than the server takes, and comes in time.
+///
+/// # Errors
+/// 413 and 408; 415, if it is compressed.
+pub(super) async fn read<B>(headers: &HeaderMap, body: B, limits: &Limits) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let coding =
+        headers.get(header::CONTENT_ENCODING).filter(|c| !c.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if coding.is_some() {
+        return Err(ApiError::unsupported_media_type(
+            "the body of the request has a Content-Encoding: only bodies as they are can be read",
+        ));
+    }
+    match tokio::time::timeout(limits.body_time, whole(body, limits.body)).await {
+        Ok(read) => read,
+        Err(_) => {
+            let seconds = limits.body_time.as_secs_f32();
+            let message = format!("the body of the request did not come within {seconds} s");
+            Err(ApiError::new(408, "Timeout", message))
+        }
+    }
+}
+
+async fn whole<B>(body: B, limit: usize) -> Result<Bytes, ApiError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -104,7 +147,7 @@ where
         let Ok(data) = frame.into_data() else { continue };
         read += data.len() as u64;
         size = size.max(read);
-        if size > BODY_LIMIT as u64 {
+        if size > limit as u64 {
             continue;
         }
         // Nearly every body is one piece: no copy for those.
@@ -117,8 +160,8 @@ where
             }
         }
     }
-    if size > BODY_LIMIT as u64 {
-        return Err(ApiError::too_large(BODY_LIMIT));
+    if size > limit as u64 {
+        return Err(ApiError::too_large(limit));
     }
     Ok(first.unwrap_or_else(|| whole.freeze()))
 }

@@ -17,12 +17,24 @@ const EXTRA: &str = "impersonate-extra-";
 /// The group in which the rights to impersonate uids and extras are.
 const AUTHENTICATION: &str = "authentication.k8s.io";
 
+/// Who a request is from.
+pub(super) struct Identified {
+    /// Who sent it.
+    pub(super) sender: User,
+    /// Whose rights count: those of the sender, or of somebody on whose behalf it is.
+    pub(super) user: User,
+}
+
 impl Frontend {
     /// Whose rights count for the request that `sender` sent; this process itself if nothing says who.
     ///
     /// # Errors
     /// 401, if it shows a token that is not good; 403, if it is on behalf of somebody on whose behalf its sender must not act.
-    pub(super) async fn identify(&self, sender: Option<User>, headers: &HeaderMap) -> Result<User, ApiError> {
+    pub(super) async fn identify(
+        &self,
+        sender: Option<User>,
+        headers: &HeaderMap,
+    ) -> Result<Identified, ApiError> {
         let sender = match (bearer(headers), sender) {
             (None, sender) => sender.unwrap_or_else(User::internal),
             // A certificate says who somebody is, whatever else they say.
@@ -32,10 +44,11 @@ impl Frontend {
             (Some(_), Some(sender)) if sender.is_anonymous() => return Err(ApiError::unauthorized()),
             (Some(_), sender) => sender.unwrap_or_else(User::internal),
         };
-        match wanted(headers)? {
-            None => Ok(sender),
-            Some(wanted) => self.impersonate(&sender, wanted).await,
-        }
+        let user = match wanted(headers)? {
+            None => sender.clone(),
+            Some(wanted) => self.impersonate(&sender, wanted).await?,
+        };
+        Ok(Identified { sender, user })
     }
 
     async fn impersonate(&self, sender: &User, wanted: User) -> Result<User, ApiError> {

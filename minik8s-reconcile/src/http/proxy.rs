@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::body::Body;
 use super::params::Query;
 use super::route::Place;
+use super::serve::StandsStill;
 use super::{BoxError, Frontend};
 use crate::error::ApiError;
 use crate::request::User;
@@ -122,7 +123,8 @@ impl Frontend {
                 let _ =
                     tokio::io::copy_bidirectional(&mut TokioIo::new(ours), &mut TokioIo::new(theirs)).await;
             });
-            let (parts, _) = answer.into_parts();
+            let (mut parts, _) = answer.into_parts();
+            parts.extensions.insert(StandsStill);
             return Ok(Response::from_parts(parts, Body::empty()));
         }
         if !answer.status().is_success() {
@@ -131,6 +133,7 @@ impl Frontend {
         let (mut parts, body) = answer.into_parts();
         parts.headers.remove(header::TRANSFER_ENCODING);
         parts.headers.remove(header::CONNECTION);
+        parts.extensions.insert(StandsStill);
         let frames = BodyStream::new(body).filter_map(|frame| async {
             match frame {
                 Ok(frame) => frame.into_data().ok().map(Ok),

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use minik8s_api::{Kind, protobuf};
 use serde_json::{Value, json};
 
+use super::audit::Trail;
 use super::body::{self, Body};
 use super::negotiate::{self, Encoding, Sent, Shape};
 use super::params::Query;
@@ -102,15 +103,15 @@ impl Frontend {
             }
             Method::POST => {
                 let params = query.write(agent, "CreateOptions")?;
-                Operation::Create(payload(&parts.headers, body).await?, params)
+                Operation::Create(self.payload(&parts.headers, body).await?, params)
             }
             Method::PUT => {
                 let params = query.write(agent, "UpdateOptions")?;
-                Operation::Update(payload(&parts.headers, body).await?, params)
+                Operation::Update(self.payload(&parts.headers, body).await?, params)
             }
             Method::PATCH => {
                 let format = negotiate::patch_format(&parts.headers)?;
-                let body = body::read(body).await?;
+                let body = body::read(&parts.headers, body, &self.limits).await?;
                 let force = query.flag("force")?;
                 let apply = format == PatchFormat::Apply;
                 // Kubernetes refuses `force=false` too.
@@ -119,7 +120,7 @@ impl Frontend {
                 Operation::Patch(patch, query.write(if apply { "" } else { agent }, "PatchOptions")?)
             }
             Method::DELETE => {
-                let params = query.delete(&options(&parts.headers, body).await?)?;
+                let params = query.delete(&self.options(&parts.headers, body).await?)?;
                 if collection {
                     Operation::DeleteCollection(query.list()?, params)
                 } else {
@@ -128,6 +129,16 @@ impl Frontend {
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
+        let trail = parts.extensions.get::<Trail>();
+        if let Some(trail) = trail {
+            match &operation {
+                Operation::Create(Payload::Json(body), _) | Operation::Update(Payload::Json(body), _) => {
+                    trail.sent(body);
+                }
+                Operation::Patch(patch, _) => trail.sent(&patch.body),
+                _ => {}
+            }
+        }
         let request = ApiRequest {
             kind,
             namespace: place.namespace,
@@ -136,8 +147,31 @@ impl Frontend {
             operation,
             user,
         };
-        let response = self.server.handle(request).await?;
-        self.answer(&answer, response)
+        let response = self.handled(request).await;
+        if let Some(trail) = trail {
+            match &response {
+                Ok(response) => trail.annotate(&response.annotations),
+                Err(error) => error.notes().into_iter().for_each(|notes| trail.annotate(&notes.annotations)),
+            }
+        }
+        self.answer(&answer, response?)
+    }
+
+    /// What the server answers. Rules that somebody wrote are compiled and run beside the threads that all requests
+    /// share, and few at once.
+    async fn handled(&self, request: ApiRequest) -> Result<ApiResponse, ApiError> {
+        let reads = matches!(request.operation, Operation::Get | Operation::List(_) | Operation::Watch(_));
+        let defines = request.kind.group == "apiextensions.k8s.io";
+        if reads || !(request.kind.runs_rules || defines) {
+            return self.server.handle(request).await;
+        }
+        let permit = self.rules.clone().acquire_owned().await.map_err(ApiError::internal)?;
+        let (server, runtime) = (self.server.clone(), tokio::runtime::Handle::current());
+        let handled = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            runtime.block_on(server.handle(request))
+        });
+        handled.await.map_err(ApiError::internal)?
     }
 
     /// Whether `user` may do what the request's method and path say.
@@ -150,17 +184,7 @@ impl Frontend {
     ) -> Result<(), ApiError> {
         let query = Query::parse(uri.query());
         let collection = place.name.is_none();
-        let verb = match *method {
-            Method::GET if collection && query.flag("watch").unwrap_or(false) => "watch",
-            Method::GET if collection => "list",
-            Method::GET => "get",
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE if collection => "deletecollection",
-            Method::DELETE => "delete",
-            _ => return Err(ApiError::method_not_allowed()),
-        };
+        let verb = verb_of(place, method, uri)?;
         let selector = query.get("fieldSelector").unwrap_or_default();
         let selected = authorizer::selected(selector, "metadata.name").filter(|_| collection);
         let own = place.name.as_deref().filter(|_| place.group.is_empty() && place.plural == "namespaces");
@@ -246,6 +270,55 @@ impl Frontend {
     }
 }
 
+impl Frontend {
+    /// The object that a request brings.
+    async fn payload<B>(&self, headers: &HeaderMap, body: B) -> Result<Payload, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let sent = negotiate::sent(headers)?;
+        json_of(sent, body::read(headers, body, &self.limits).await?).map(Payload::Json)
+    }
+
+    /// The options that a DELETE brings, if any.
+    async fn options<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let sent = negotiate::sent(headers);
+        let bytes = body::read(headers, body, &self.limits).await?;
+        match (bytes.is_empty(), sent) {
+            // Without a body nobody cares for its type.
+            (true, _) => Ok(bytes),
+            // Options are no manifest: they come without a kind, too.
+            (false, Ok(Sent::Yaml)) => {
+                let value: Value = serde_yaml::from_slice(&bytes)
+                    .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?;
+                Ok(value.to_string().into())
+            }
+            (false, sent) => json_of(sent?, bytes),
+        }
+    }
+}
+
+/// What the request's method means for what its path names.
+pub(super) fn verb_of(place: &Place, method: &Method, uri: &Uri) -> Result<&'static str, ApiError> {
+    let collection = place.name.is_none();
+    Ok(match *method {
+        Method::GET if collection && Query::parse(uri.query()).flag("watch").unwrap_or(false) => "watch",
+        Method::GET if collection => "list",
+        Method::GET => "get",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if collection => "deletecollection",
+        Method::DELETE => "delete",
+        _ => return Err(ApiError::method_not_allowed()),
+    })
+}
+
 fn type_name(event: EventType) -> &'static str {
     match event {
         EventType::Added => "ADDED",
@@ -326,37 +399,6 @@ fn list_bytes(answer: &Answer, list: &ObjectList, now: jiff::Timestamp) -> Resul
 fn to_yaml(json: &[u8]) -> Result<Vec<u8>, ApiError> {
     let value: Value = serde_json::from_slice(json).map_err(ApiError::internal)?;
     serde_yaml::to_string(&value).map(String::into_bytes).map_err(ApiError::internal)
-}
-
-/// The object that a request brings.
-async fn payload<B>(headers: &HeaderMap, body: B) -> Result<Payload, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let sent = negotiate::sent(headers)?;
-    json_of(sent, body::read(body).await?).map(Payload::Json)
-}
-
-/// The options that a DELETE brings, if any.
-async fn options<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let sent = negotiate::sent(headers);
-    let bytes = body::read(body).await?;
-    match (bytes.is_empty(), sent) {
-        // Without a body nobody cares for its type.
-        (true, _) => Ok(bytes),
-        // Options are no manifest: they come without a kind, too.
-        (false, Ok(Sent::Yaml)) => {
-            let value: Value = serde_yaml::from_slice(&bytes)
-                .map_err(|e| ApiError::bad_request(format!("the body is not a DeleteOptions: {e}")))?;
-            Ok(value.to_string().into())
-        }
-        (false, sent) => json_of(sent?, bytes),
-    }
 }
 
 /// A body as JSON.

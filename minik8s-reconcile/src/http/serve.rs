@@ -1,7 +1,6 @@
 //! Listening.
 
 use std::convert::Infallible;
-#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +15,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::Frontend;
+use super::audit::Peer;
+use super::connections::{Connection, Connections, Place};
+use super::stall::Guarded;
 use crate::request::User;
 
-/// A client has that long to send a request's head.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// A client has that long to agree on TLS.
-#[cfg(feature = "tls")]
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often connections are looked at for having been idle too long.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Bytes of HTTP/2 that wait to be sent on one stream: what it is filled from is asked for more only after that.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How often a client of HTTP/2 is asked whether it is there, and how long it has to answer.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -96,14 +97,27 @@ impl Listener {
 /// a few seconds.
 pub async fn serve(mut frontend: Frontend, listeners: Vec<Listener>, shutdown: CancellationToken) {
     frontend.closing = shutdown.clone();
+    let connections = Connections::new(frontend.limits);
     let mut tasks = tokio::task::JoinSet::new();
     for listener in listeners {
-        tasks.spawn(accept(frontend.clone(), listener, shutdown.clone()));
+        tasks.spawn(accept(frontend.clone(), listener, connections.clone(), shutdown.clone()));
     }
+    tasks.spawn(async move {
+        let mut sweeps = tokio::time::interval(SWEEP);
+        sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while shutdown.run_until_cancelled(sweeps.tick()).await.is_some() {
+            connections.sweep();
+        }
+    });
     while tasks.join_next().await.is_some() {}
 }
 
-async fn accept(frontend: Frontend, listener: Listener, shutdown: CancellationToken) {
+async fn accept(
+    frontend: Frontend,
+    listener: Listener,
+    connections: Arc<Connections>,
+    shutdown: CancellationToken,
+) {
     let graceful = GracefulShutdown::new();
     let Listener { socket, security } = listener;
     loop {
@@ -112,8 +126,14 @@ async fn accept(frontend: Frontend, listener: Listener, shutdown: CancellationTo
             () = shutdown.cancelled() => break,
             accepted = socket.accept() => match accepted {
                 Ok((stream, peer)) => {
+                    let Some(place) = connections.admit(peer.ip()) else {
+                        tracing::debug!(%peer, "too many connections, none of them idle");
+                        continue;
+                    };
                     tracing::trace!(%peer, "connection");
-                    tokio::spawn(connection(frontend.clone(), stream, security.clone(), graceful.watcher()));
+                    let (frontend, security) = (frontend.clone(), security.clone());
+                    let from = Origin { peer: Peer(peer.ip()), user: User::internal() };
+                    tokio::spawn(connection(frontend, stream, place, from, security, graceful.watcher()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -126,33 +146,72 @@ async fn accept(frontend: Frontend, listener: Listener, shutdown: CancellationTo
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
 }
 
-async fn connection(frontend: Frontend, stream: TcpStream, security: Security, watcher: Watcher) {
+/// Where the requests of a connection come from.
+struct Origin {
+    peer: Peer,
+    user: User,
+}
+
+/// A connection from its beginning to its end, or until others need its place.
+async fn connection(
+    frontend: Frontend,
+    stream: TcpStream,
+    place: Place,
+    from: Origin,
+    security: Security,
+    watcher: Watcher,
+) {
+    let connection = place.connection.clone();
+    tokio::select! {
+        biased;
+        () = place.connection.closed() => tracing::debug!("an idle connection is closed"),
+        () = converse(frontend, stream, connection, from, security, watcher) => {}
+    }
+}
+
+async fn converse(
+    frontend: Frontend,
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    from: Origin,
+    security: Security,
+    watcher: Watcher,
+) {
     // Answers are small and somebody waits for each.
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "cannot set TCP_NODELAY");
     }
     match security {
-        Security::Clear => http(frontend, stream, User::internal(), Version::Either, watcher).await,
+        Security::Clear => http(frontend, stream, connection, from, Version::Either, watcher).await,
         #[cfg(feature = "tls")]
         Security::Tls(acceptor) => {
-            let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+            let limit = frontend.limits.handshake_time;
+            let stream = match tokio::time::timeout(limit, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => return tracing::debug!(%error, "no TLS"),
                 Err(_) => return tracing::debug!("no TLS in time"),
             };
             let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             let user = certificate.and_then(crate::pki::holder).unwrap_or_else(User::anonymous);
+            let end = certificate.and_then(crate::pki::Validity::of).map(|valid| valid.until);
+            let left = end.map_or(Duration::MAX, |end| frontend.server.clock().until(end));
+            let from = Origin { user, ..from };
             // Agreed upon, so that there is no waiting for a client to show which it speaks.
             let version = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Version::Two,
                 _ => Version::One,
             };
-            http(frontend, stream, user, version, watcher).await;
+            let conversation = http(frontend, stream, connection, from, version, watcher);
+            // Nobody is who they are for longer than their certificate, also where a session is taken up again.
+            if tokio::time::timeout(left, conversation).await.is_err() {
+                tracing::debug!("a client's certificate has ended");
+            }
         }
     }
 }
 
 /// The version of HTTP that a connection is in.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Version {
     /// As its first bytes will show.
     Either,
@@ -164,11 +223,29 @@ enum Version {
     Two,
 }
 
-/// Answers the requests of one connection, which are all from `user`.
-async fn http<S>(frontend: Frontend, stream: S, user: User, version: Version, watcher: Watcher)
-where
+impl Version {
+    /// Whether bytes that come while there is no request are a request's head: in HTTP/2 they may be anything.
+    fn is_one(self) -> bool {
+        match self {
+            Self::Either => false,
+            #[cfg(feature = "tls")]
+            version => version == Self::One,
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+async fn http<S>(
+    frontend: Frontend,
+    stream: S,
+    place: Arc<Connection>,
+    Origin { peer, user }: Origin,
+    version: Version,
+    watcher: Watcher,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let limits = frontend.limits;
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut builder = match version {
         Version::Either => builder,
@@ -177,19 +254,41 @@ where
         #[cfg(feature = "tls")]
         Version::Two => builder.http2_only(),
     };
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // To hyper, waiting for a head begins with the end of the last request: that is idleness. Slow heads are swept.
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle.max(limits.header_time))
+        .max_buf_size(limits.headers);
     builder
         .http2()
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT);
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(u32::try_from(limits.headers).unwrap_or(u32::MAX))
+        .max_send_buf_size(SEND_BUFFER);
+    let stream = Guarded::new(stream, place.clone(), limits.stall, version.is_one());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(user.clone());
-        let frontend = frontend.clone();
-        async move { Ok::<_, Infallible>(frontend.handle(request).await) }
+        request.extensions_mut().insert(peer);
+        let (frontend, place) = (frontend.clone(), place.clone());
+        let busy = place.request();
+        async move {
+            let response = frontend.handle(request).await;
+            if response.extensions().get::<StandsStill>().is_some() {
+                place.be_patient();
+            }
+            // Under way until its last byte is on its way.
+            Ok::<_, Infallible>(response.map(|body| body.until_dropped(busy)))
+        }
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     if let Err(error) = watcher.watch(connection.into_owned()).await {
         tracing::debug!(%error, "connection ended");
     }
 }
+
+/// What a response carries whose stream may stand still, because a person reads it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StandsStill;

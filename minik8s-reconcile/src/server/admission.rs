@@ -7,7 +7,7 @@
 //! before the webhooks:
 //!
 //! NamespaceLifecycle, LimitRanger, ServiceAccount, NodeRestriction, PodSecurity, Priority, DefaultTolerationSeconds,
-//! DefaultStorageClass, *yours*, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook,
+//! DefaultStorageClass, CertificateApproval, CertificateSigning, CertificateSubjectRestriction, *yours*, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook,
 //! ResourceQuota.
 //!
 //! What the plugins have to know (limits, quotas, policies, webhooks …) is at hand in memory, fed by the storage. Where
@@ -61,6 +61,7 @@
 //! ```
 
 mod amounts;
+mod certificates;
 mod chain;
 mod conditions;
 mod known;

@@ -1,11 +1,17 @@
-//! Certificate signing requests: who asks is for the server to say.
+//! Certificate signing requests: who asks is for the server to say, and who may decide and sign is asked by signer
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#authorization>).
 
-use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
+use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use minik8s_api::{Kind, Object};
 use serde_json::{Value, json};
 
+use super::ApiServer;
+use super::authorizer::Action;
 use super::create::to_second;
+use super::key::Scope;
+use super::part::Part;
+use crate::error::ApiError;
 use crate::request::User;
 
 /// Whether the kind is that of certificate signing requests.
@@ -50,4 +56,86 @@ pub(super) fn date_conditions(request: &mut dyn Object, now: jiff::Timestamp) {
         condition.last_update_time.get_or_insert_with(|| now.clone());
         condition.last_transition_time.get_or_insert_with(|| now.clone());
     }
+}
+
+impl ApiServer {
+    /// Whether whoever asks may write the request `new`, in place of the part of the second one or as a new object.
+    ///
+    /// # Errors
+    /// 403, if not.
+    pub(super) async fn admit_certificate(
+        &self,
+        scope: &Scope,
+        old: Option<(Part, &dyn Object)>,
+        new: &dyn Object,
+    ) -> Result<(), ApiError> {
+        let Some(request) = new.downcast_ref::<CertificateSigningRequest>() else { return Ok(()) };
+        let old = old.map(|(part, old)| (part, old.downcast_ref::<CertificateSigningRequest>()));
+        let verb = match old {
+            #[cfg(feature = "tls")]
+            None => return may_ask(scope, request),
+            Some((Part::Approval, _)) => "approve",
+            Some((Part::Status, Some(old))) if signs(old.status.as_ref(), request.status.as_ref()) => "sign",
+            _ => return Ok(()),
+        };
+        let signer = request.spec.signer_name.as_str();
+        let domain = signer.split_once('/').map_or_else(String::new, |(domain, _)| format!("{domain}/*"));
+        let allowed = |name: &str| {
+            let action = Action::Resource {
+                verb,
+                group: &scope.kind.group,
+                version: "*",
+                resource: "signers",
+                subresource: "",
+                namespace: "",
+                name,
+                field_selector: "",
+            };
+            self.authorizer.authorize(&scope.user, &action).allowed
+        };
+        if allowed(signer) || allowed(&domain) {
+            return Ok(());
+        }
+        self.authorizer.settle().await?;
+        if allowed(signer) || allowed(&domain) {
+            return Ok(());
+        }
+        let name = request.metadata.name.as_deref().unwrap_or_default();
+        let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
+        Err(ApiError::forbidden(&scope.kind, name, why))
+    }
+}
+
+/// Whether a new status holds what a signer says.
+fn signs(
+    old: Option<&CertificateSigningRequestStatus>,
+    new: Option<&CertificateSigningRequestStatus>,
+) -> bool {
+    let certificate = |of: Option<&CertificateSigningRequestStatus>| of.and_then(|s| s.certificate.clone());
+    let conditions = |of: Option<&CertificateSigningRequestStatus>| of.and_then(|s| s.conditions.clone());
+    certificate(old) != certificate(new)
+        || conditions(old).unwrap_or_default() != conditions(new).unwrap_or_default()
+}
+
+/// Nobody asks for the rights of administrators, and no node for another's name.
+#[cfg(feature = "tls")]
+fn may_ask(scope: &Scope, request: &CertificateSigningRequest) -> Result<(), ApiError> {
+    use crate::pki::{CertificateRequest, NODE, Signer};
+
+    let Some(signer) = Signer::find(&request.spec.signer_name) else { return Ok(()) };
+    // What cannot be read will not be signed.
+    let Ok(wanted) = CertificateRequest::parse(&request.spec.request.0) else { return Ok(()) };
+    let holder = wanted.holder();
+    let why = match (signer, super::node::node_name(&scope.user)) {
+        (Signer::Client, _) if holder.groups.iter().any(|g| g == super::rbac::MASTERS) => {
+            let (signer, masters) = (signer.name(), super::rbac::MASTERS);
+            format!("use of {signer} signer with {masters} group is not allowed")
+        }
+        (Signer::NodeClient | Signer::NodeServing, Some(node)) if *holder.name != format!("{NODE}{node}") => {
+            format!("can only create a node CSR with CN={NODE}{node}")
+        }
+        _ => return Ok(()),
+    };
+    let name = request.metadata.name.as_deref().unwrap_or_default();
+    Err(ApiError::forbidden(&scope.kind, name, why))
 }

@@ -6,7 +6,8 @@ use minik8s_api::{FieldErrors, FieldPath, Kind};
 use serde_json::Value;
 
 use super::key::Scope;
-use super::update::{Edited, Part, Write};
+use super::part::Part;
+use super::update::{Edited, Write};
 use super::{ApiServer, managed_fields};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Notes, Patch, PatchFormat, WriteParams};

@@ -2,6 +2,8 @@
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/>).
 
 mod authenticate;
+#[cfg(feature = "tls")]
+pub mod bootstrap;
 mod claims;
 mod issue;
 mod jwt;

@@ -1,134 +1,22 @@
 //! PUT, and what every change of an object goes through.
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use minik8s_api::patch::apply::{self, ManagedFields};
+use minik8s_api::validate::pod_parts;
 use minik8s_api::{FieldErrors, FieldPath, Kind, Object, meta};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use std::sync::Arc;
 
 use super::admission::{Options, Request, Verb};
 use super::key::Scope;
+use super::part::Part;
 use super::{ApiServer, certificate, encoding, managed_fields, rbac};
 use crate::error::ApiError;
 use crate::request::{ApiResponse, Notes, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
 use crate::stored::Stored;
-
-/// The part of an object that a change is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// All but the status, where that is a part of its own.
-    Main,
-    /// The status alone.
-    Status,
-    /// A namespace's `spec.finalizers` alone.
-    Finalize,
-    /// Whether a certificate may be signed: the conditions of its request alone.
-    Approval,
-}
-
-impl Part {
-    pub(super) fn of(kind: &Kind, subresource: Option<&str>) -> Result<Self, ApiError> {
-        match subresource {
-            None => Ok(Self::Main),
-            Some("status") if kind.status => Ok(Self::Status),
-            Some("finalize") if kind.kind == "Namespace" => Ok(Self::Finalize),
-            Some("approval") if certificate::is_request(kind) => Ok(Self::Approval),
-            Some(_) => Err(ApiError::no_such_resource()),
-        }
-    }
-
-    /// The subresource through which it is written; empty for the object itself.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Main => "",
-            Self::Status => "status",
-            Self::Finalize => "finalize",
-            Self::Approval => "approval",
-        }
-    }
-
-    /// Whether it covers that field of an object.
-    pub(super) fn covers(self, kind: &Kind, field: &str) -> bool {
-        match (self, field) {
-            (Self::Main, "status") => !kind.status,
-            // It holds nothing but finalizers.
-            (Self::Main, "spec") => kind.kind != "Namespace" || !kind.group.is_empty(),
-            (Self::Main, _) => true,
-            (Self::Status | Self::Approval, _) => matches!(field, "metadata" | "status"),
-            (Self::Finalize, _) => field == "spec",
-        }
-    }
-
-    /// `new`, with what this part does not cover as it was in `old`.
-    fn confine(self, kind: &Kind, old: &Value, mut new: Value) -> Value {
-        match self {
-            Self::Main => {
-                if kind.status {
-                    replace(&mut new, "status", old.get("status"));
-                }
-                if kind.kind == "Namespace" {
-                    let finalizers = old.pointer("/spec/finalizers");
-                    if let (Some(spec), Some(finalizers)) = (new.get_mut("spec"), finalizers) {
-                        replace(spec, "finalizers", Some(finalizers));
-                    }
-                }
-                new
-            }
-            Self::Status => {
-                let mut confined = old.clone();
-                replace(&mut confined, "status", new.get("status"));
-                if certificate::is_request(kind) {
-                    certificate::keep_verdict(&mut confined, old);
-                }
-                // Controllers keep notes about a status in its object's annotations and labels.
-                if kind.custom {
-                    confine_metadata(&mut confined, &new);
-                } else {
-                    replace(&mut confined, "metadata", new.get("metadata"));
-                }
-                confined
-            }
-            Self::Approval => {
-                let mut confined = old.clone();
-                if confined.get("status").is_none_or(|s| !s.is_object()) {
-                    replace(&mut confined, "status", Some(&json!({})));
-                }
-                let conditions = new.pointer("/status/conditions");
-                replace(&mut confined["status"], "conditions", conditions);
-                replace(&mut confined, "metadata", new.get("metadata"));
-                confined
-            }
-            Self::Finalize => {
-                let mut confined = old.clone();
-                replace(&mut confined, "spec", new.get("spec"));
-                confined
-            }
-        }
-    }
-}
-
-/// With the status of a custom kind come the version that it was made for, and who manages it.
-fn confine_metadata(confined: &mut Value, new: &Value) {
-    let Some(metadata) = confined.get_mut("metadata") else { return };
-    for field in ["resourceVersion", "uid", "managedFields"] {
-        replace(metadata, field, new.get("metadata").and_then(|m| m.get(field)));
-    }
-}
-
-/// Sets or removes a field of a JSON object.
-fn replace(object: &mut Value, field: &str, value: Option<&Value>) {
-    let Some(map) = object.as_object_mut() else { return };
-    match value {
-        Some(value) => {
-            map.insert(field.to_owned(), value.clone());
-        }
-        None => {
-            map.remove(field);
-        }
-    }
-}
 
 /// What a change makes of an object.
 pub(super) struct Edited {
@@ -269,7 +157,14 @@ impl ApiServer {
                 .of_part(part.name())
                 .in_place_of(&*old)
                 .with_object(new);
-        let changed = self.admission.mutate(&mut request, notes).await?;
+        let changed = match part {
+            // A scale is judged as such, and changed by nobody else.
+            Part::Scale => {
+                self.admit_scale(scope, name, write, &old_value, request.object(), notes).await?;
+                false
+            }
+            _ => self.admission.mutate(&mut request, notes).await?,
+        };
         let mut new = request.take_object().expect("it was put in");
         if changed {
             let confined = part.confine(kind, &old_value, new.to_value());
@@ -288,7 +183,9 @@ impl ApiServer {
             rbac::may_grant(self, scope, Some(&*old), &*new).await?;
         }
         request.set_object(new);
-        self.admission.validate(&request, notes).await?;
+        if part != Part::Scale {
+            self.admission.validate(&request, notes).await?;
+        }
         let charge = self.charge(&request, request.object().filter(|_| !gone)).await?;
         let mut new = request.take_object().expect("it was put in");
         let draft = self.draft(kind, &mut *new, Some(managed.to_json().as_bytes())).await?;
@@ -376,7 +273,7 @@ impl ApiServer {
             });
             managed
         });
-        if kind.generation && part == Part::Main && differs(kind, &new_value, old_value) {
+        if kind.generation && part.counts() && differs(kind, &new_value, old_value) {
             let generation = old.metadata().generation.unwrap_or(0) + 1;
             new.metadata_mut().generation = Some(generation);
         }
@@ -385,8 +282,16 @@ impl ApiServer {
         if part == Part::Approval {
             certificate::date_conditions(&mut *new, self.clock.now());
         }
-        let of_a_part = !matches!(part, Part::Main | Part::Approval);
-        errors.extend(kind.validate_change(&*new, old, of_a_part));
+        match (part, new.downcast_ref::<Pod>(), old.downcast_ref::<Pod>()) {
+            (Part::EphemeralContainers, Some(new), Some(old)) => {
+                errors.extend(pod_parts::ephemeral_containers(new, old));
+            }
+            (Part::Resize, Some(new), Some(old)) => errors.extend(pod_parts::resize(new, old)),
+            _ => {
+                let of_a_part = !matches!(part, Part::Main | Part::Scale | Part::Approval);
+                errors.extend(kind.validate_change(&*new, old, of_a_part));
+            }
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind, name, &errors));
         }

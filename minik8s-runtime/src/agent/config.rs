@@ -20,6 +20,8 @@ pub struct AgentConfig {
     pub addresses: Vec<IpAddr>,
     /// Labels of the node beside those that the agent sets itself.
     pub labels: BTreeMap<String, String>,
+    /// Annotations that the node is registered with.
+    pub annotations: BTreeMap<String, String>,
     /// Taints that the node is registered with.
     pub taints: Vec<Taint>,
     /// Thousandths of CPUs; `None` for what the machine has.
@@ -76,6 +78,7 @@ impl Default for AgentConfig {
         Self {
             addresses: Vec::new(),
             labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             taints: Vec::new(),
             cpu_milli: None,
             memory: None,

@@ -164,6 +164,7 @@ fn fresh(ctx: &Context) -> Node {
         metadata: ObjectMeta {
             name: Some(ctx.node_name.clone()),
             labels: Some(labels(ctx)),
+            annotations: Some(ctx.config.annotations.clone()).filter(|a| !a.is_empty()),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {

@@ -6,7 +6,7 @@ use cel::{Context, Program, Value as CelValue};
 use serde_json::Value;
 
 use super::values::Header;
-use super::{cost, environment, program::Rule, values};
+use super::{cost, environment, patterns, program::Rule, values};
 use crate::crd::schema::{Additional, ListType, Schema};
 use crate::field::{FieldErrors, FieldPath};
 use crate::unstructured::Unstructured;
@@ -19,6 +19,7 @@ pub(in crate::crd) struct Evaluation {
 impl Evaluation {
     /// No work yet.
     pub(in crate::crd) fn new() -> Self {
+        patterns::begin();
         Self { steps: 0 }
     }
 

@@ -13,6 +13,10 @@ use serde_json::Value;
 use super::access::{self, Authorize};
 use super::{check, cost, environment, values};
 
+/// The variables that expressions of admission may speak of.
+pub const VARIABLES: &[&str] =
+    &["object", "oldObject", "request", "authorizer", "namespaceObject", "params", "variables"];
+
 /// A compiled expression.
 #[derive(Clone)]
 pub struct Expression {

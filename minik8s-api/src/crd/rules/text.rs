@@ -1,16 +1,19 @@
-//! Kubernetes' functions of regular expressions: `find` and `findAll`.
+//! Functions of regular expressions: CEL's `matches`, and Kubernetes' `find` and `findAll`.
 
-use cel::common::types::{CelInt, CelList, CelString, INT_TYPE, STRING_TYPE};
+use cel::common::types::{CelBool, CelInt, CelList, CelString, INT_TYPE, STRING_TYPE};
 use cel::common::value::{CowVal, Val};
 use cel::{DeclarationError, Env, ExecutionError};
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 
-use crate::crd::PROGRAM_LIMIT;
+use super::patterns;
 
 type Answer<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-/// `find(string)` and `findAll(string[, int])`.
+/// `matches(string)`, `find(string)` and `findAll(string[, int])`.
 pub(super) fn extension(env: &mut Env) -> Result<(), DeclarationError> {
+    let strings = || vec![STRING_TYPE, STRING_TYPE];
+    env.add_overload("matches", "matches", strings(), matches)?;
+    env.add_member_overload("matches", "string.matches(string)", STRING_TYPE, vec![STRING_TYPE], matches)?;
     env.add_member_overload("find", "string.find(string)", STRING_TYPE, vec![STRING_TYPE], find)?;
     env.add_member_overload("findAll", "string.findAll(string)", STRING_TYPE, vec![STRING_TYPE], find_all)?;
     let limited = vec![STRING_TYPE, INT_TYPE];
@@ -23,10 +26,12 @@ pub(super) fn text<'a>(value: &'a (dyn Val + '_), function: &str) -> Result<&'a 
 }
 
 fn regex(value: &dyn Val, function: &str) -> Result<Regex, ExecutionError> {
-    let pattern = text(value, function)?;
-    RegexBuilder::new(pattern).size_limit(PROGRAM_LIMIT).build().map_err(|_| {
-        ExecutionError::function_error(function, format!("{pattern:?} is no regular expression"))
-    })
+    patterns::compiled(text(value, function)?, function)
+}
+
+fn matches<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Answer<'b, 'v> {
+    let text = text(args[0].as_ref(), "matches")?;
+    Ok(CowVal::owned(CelBool::from(regex(args[1].as_ref(), "matches")?.is_match(text))))
 }
 
 fn find<'b, 'v>(args: Vec<CowVal<'b, 'v>>) -> Answer<'b, 'v> {

@@ -7,8 +7,8 @@ use tokio::sync::OnceCell;
 use super::known::Known;
 use super::quota::Lanes;
 use super::{
-    Admission, Notes, Request, lifecycle, limits, pod_security, policy, priority, restriction, storage_class,
-    tolerations, webhook,
+    Admission, Notes, Request, certificates, lifecycle, limits, pod_security, policy, priority, restriction,
+    storage_class, tolerations, webhook,
 };
 use crate::error::ApiError;
 use crate::server::follow::Follower;
@@ -39,6 +39,7 @@ impl Chain {
             Arc::new(priority::Priority(known.clone())),
             Arc::new(tolerations::DefaultTolerationSeconds),
             Arc::new(storage_class::DefaultStorageClass(known.clone())),
+            Arc::new(certificates::Certificates),
         ];
         plugins.extend(own);
         Self { plugins, known, lanes: Lanes::default(), follower: OnceCell::new() }

@@ -1,15 +1,11 @@
 //! Match conditions: expressions that say whether a webhook or a policy is meant at all.
 
 use k8s_openapi::api::admissionregistration::v1::MatchCondition;
-use minik8s_api::crd::{Answer, Bindings, Expression};
+use minik8s_api::crd::{Answer, Bindings, Expression, VARIABLES};
 use serde_json::Value;
 
 use super::Request;
 use super::review::{Rights, own_resource};
-
-/// The variables that all expressions of admission may speak of.
-pub(super) const VARIABLES: &[&str] =
-    &["object", "oldObject", "request", "authorizer", "namespaceObject", "params", "variables"];
 
 /// Compiled conditions, by their names.
 #[derive(Clone, Debug, Default)]

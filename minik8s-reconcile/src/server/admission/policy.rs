@@ -8,11 +8,11 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::admissionregistration::v1::{
     ParamKind, ParamRef, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
-use minik8s_api::crd::{Answer, Bindings, Expression};
+use minik8s_api::crd::{Answer, Bindings, Expression, VARIABLES};
 use minik8s_api::{DecodeError, Kind, Selector};
 use serde_json::{Value, json};
 
-use super::conditions::{Conditions, Facts, VARIABLES};
+use super::conditions::{Conditions, Facts};
 use super::known::Known;
 use super::matching::{Match, Matcher};
 use super::{Notes, Request, review};

@@ -35,7 +35,8 @@ impl Hook {
         let (authority, _) = Authority::generate(jiff::Timestamp::now()).expect("an authority");
         let subject = Subject::server("hook", ["127.0.0.1", "hook.default.svc"]);
         let credentials = authority.issue(&subject, jiff::Timestamp::now()).expect("a certificate");
-        let config = crate::http::tls::server_config(&credentials, [authority.der().clone()]).expect("TLS");
+        let identity = crate::http::tls::Identity::new(&credentials).expect("an identity");
+        let config = crate::http::tls::server_config(identity, [authority.der().clone()]).expect("TLS");
         let mut config = (*config).clone();
         config.alpn_protocols.clear();
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));

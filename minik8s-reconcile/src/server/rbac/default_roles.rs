@@ -235,6 +235,8 @@ pub(super) const ROLES: &[DefaultRole] = &[
             "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
         )],
     ),
+    // Whoever joins has to find out which cluster it is, before it is known.
+    role("kube-public", "system:minik8s:cluster-info", &[Named("get", "core", "configmaps", "cluster-info")]),
     role(
         "kube-system",
         "extension-apiserver-authentication-reader",
@@ -308,6 +310,8 @@ const VIEW: &[Rule] = &[
 ];
 
 const AUTHENTICATED: (&str, &str) = ("Group", "system:authenticated");
+/// Those who show a bootstrap token.
+const BOOTSTRAPPERS: (&str, &str) = ("Group", "system:bootstrappers");
 const SCHEDULER: (&str, &str) = ("User", "system:kube-scheduler");
 const CONTROLLER_MANAGER: (&str, &str) = ("User", "system:kube-controller-manager");
 
@@ -326,6 +330,31 @@ pub(super) const BINDINGS: &[DefaultBinding] = &[
     bound("system:kube-scheduler", &[SCHEDULER]),
     bound("system:volume-scheduler", &[SCHEDULER]),
     bound("system:service-account-issuer-discovery", &[("Group", "system:serviceaccounts")]),
+    // How machines join, and go on.
+    DefaultBinding {
+        namespace: "",
+        name: "system:minik8s:bootstrappers-ask-for-certificates",
+        role: "system:node-bootstrapper",
+        subjects: &[BOOTSTRAPPERS],
+    },
+    DefaultBinding {
+        namespace: "",
+        name: "system:minik8s:bootstrappers-become-nodes",
+        role: "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        subjects: &[BOOTSTRAPPERS],
+    },
+    DefaultBinding {
+        namespace: "",
+        name: "system:minik8s:nodes-renew-certificates",
+        role: "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        subjects: &[("Group", "system:nodes")],
+    },
+    DefaultBinding {
+        namespace: "kube-public",
+        name: "system:minik8s:cluster-info",
+        role: "system:minik8s:cluster-info",
+        subjects: &[("User", "system:anonymous"), AUTHENTICATED],
+    },
     DefaultBinding {
         namespace: "kube-system",
         name: "system::extension-apiserver-authentication-reader",
