@@ -87,6 +87,14 @@ pub enum Command {
             minik8s kubeconfig --user system:node:n1 --group system:nodes --host 10.0.0.1 --server https://10.0.0.9:6443"
     )]
     Kubeconfig(Kubeconfig),
+    /// Save all objects of the cluster, as they are at one moment, in a file. The cluster goes on meanwhile.
+    #[command(after_help = "Examples:\n  minik8s backup cluster.backup\n  \
+            minik8s backup --salvage --data-dir /var/lib/minik8s/server what-is-left.backup\n\n\
+            The file holds secrets, and not the cluster's keys: keep the pki folder of the server's data, too.")]
+    Backup(Backup),
+    /// Make a backup the data of a server that does not run.
+    #[command(after_help = "Example: minik8s restore cluster.backup --data-dir /var/lib/minik8s/server")]
+    Restore(Restore),
     /// Tokens with which machines join the cluster.
     #[command(subcommand)]
     Token(Token),
@@ -281,6 +289,35 @@ pub struct Kubeconfig {
     pub server: String,
 }
 
+/// `backup`
+#[derive(Debug, ClapArgs)]
+pub struct Backup {
+    /// The file to write.
+    pub file: PathBuf,
+    /// Replace the file if there is one.
+    #[arg(long)]
+    pub force: bool,
+    /// Read the data of a server that does not run, in spite of damage, and say what is lost.
+    #[arg(long)]
+    pub salvage: bool,
+    /// Where that server keeps its data.
+    #[arg(long, default_value = "/var/lib/minik8s/server", value_name = "DIR", requires = "salvage")]
+    pub data_dir: PathBuf,
+}
+
+/// `restore`
+#[derive(Debug, ClapArgs)]
+pub struct Restore {
+    /// The backup.
+    pub file: PathBuf,
+    /// Where the server keeps its data.
+    #[arg(long, default_value = "/var/lib/minik8s/server", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Move the objects that are there aside.
+    #[arg(long)]
+    pub force: bool,
+}
+
 /// `token`
 #[derive(Debug, Subcommand)]
 pub enum Token {
@@ -325,6 +362,12 @@ pub struct Server {
     /// Another name or address under which clients reach the server; may be given several times.
     #[arg(long, value_name = "NAME|ADDRESS")]
     pub tls_san: Vec<String>,
+    /// Where the objects are.
+    #[arg(long, value_enum, default_value_t = StorageKind::Embedded)]
+    pub storage: StorageKind,
+    /// etcd, if that is where they are.
+    #[command(flatten)]
+    pub etcd: Etcd,
     /// The URL that machines are told that want to join [default: that of the first address that is not loopback].
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
@@ -337,6 +380,42 @@ pub struct Server {
     /// Who asked for what.
     #[command(flatten)]
     pub audit: AuditOptions,
+}
+
+/// Where objects are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageKind {
+    /// In the server's own data. One server alone can use them.
+    Embedded,
+    /// In an etcd that several servers share. They elect the one that runs the controllers. Give all of them the same
+    /// pki folder in their data.
+    Etcd,
+}
+
+/// Which etcd, and how to use it.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Etcd {
+    /// The URLs of etcd's members, with commas.
+    #[arg(long, value_name = "URL", value_delimiter = ',', default_value = "http://127.0.0.1:2379")]
+    pub etcd_endpoints: Vec<String>,
+    /// What all keys in etcd begin with.
+    #[arg(long, value_name = "PREFIX", default_value = "/registry")]
+    pub etcd_prefix: String,
+    /// The authority that signs the certificates of etcd's members.
+    #[arg(long, value_name = "FILE")]
+    pub etcd_ca: Option<PathBuf>,
+    /// The certificate to show to etcd.
+    #[arg(long, value_name = "FILE", requires = "etcd_key", requires = "etcd_ca")]
+    pub etcd_cert: Option<PathBuf>,
+    /// The key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "etcd_cert")]
+    pub etcd_key: Option<PathBuf>,
+    /// The user to be to etcd.
+    #[arg(long, value_name = "NAME", requires = "etcd_password_file")]
+    pub etcd_user: Option<String>,
+    /// A file with that user's password.
+    #[arg(long, value_name = "FILE", requires = "etcd_user")]
+    pub etcd_password_file: Option<PathBuf>,
 }
 
 /// What a server notes of its requests.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use clap::CommandFactory;
 
 use crate::args::{Args, Command, Connection};
-use session::Session;
+pub(crate) use session::{Session, unreachable};
 
 /// Runs one command.
 pub async fn run(connection: Connection, command: Command) -> anyhow::Result<ExitCode> {
@@ -39,6 +39,8 @@ pub async fn run(connection: Connection, command: Command) -> anyhow::Result<Exi
         Command::Version => version(&session).await.map(|()| ExitCode::SUCCESS),
         Command::Completion { .. }
         | Command::Kubeconfig(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Server(_)
         | Command::Node(_)
         | Command::Up(_) => unreachable!("run elsewhere"),

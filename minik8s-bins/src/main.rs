@@ -1,9 +1,9 @@
 //! `minik8s`: the server, the node agent and the command line of a small Kubernetes, in one program.
-// A program has no public API: `pub` says what a module offers to the others.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub)] // A program has no public API: `pub` says what a module offers to the others.
 
 mod args;
 mod audit;
+mod backup;
 mod cli;
 mod daemon;
 mod identity;
@@ -11,6 +11,7 @@ mod limits;
 mod network;
 mod node;
 mod server;
+mod storage;
 mod up;
 
 use std::process::ExitCode;
@@ -47,6 +48,8 @@ fn run(args: Args) -> anyhow::Result<ExitCode> {
             Command::Server(server) => server::run(server).await.map(done),
             Command::Node(node) => node::run(node).await.map(done),
             Command::Up(up) => up::run(up).await.map(done),
+            Command::Backup(backup) => backup::run(&args.connection, &backup).await.map(done),
+            Command::Restore(restore) => backup::restore(&restore).map(done),
             Command::Kubeconfig(kubeconfig) => identity::run(&kubeconfig).map(done),
             command => cli::run(args.connection, command).await,
         }

@@ -1,23 +1,21 @@
 //! `minik8s server`: API server, controllers and scheduler.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
 use minik8s_reconcile::http::{Frontend, Listener, serve};
+use minik8s_reconcile::lease::{self, Election};
 use minik8s_reconcile::pki::Authority;
 use minik8s_reconcile::server::authorizer::Union;
 use minik8s_reconcile::server::rbac;
 use minik8s_reconcile::server::token::{self, Tokens};
-use minik8s_reconcile::storage::Storage;
-use minik8s_reconcile::storage::embedded::EmbeddedStorage;
-use minik8s_reconcile::{ApiServer, Manager, controllers, scheduler};
+use minik8s_reconcile::{ApiServer, Client, Manager, controllers, scheduler};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::Server;
-use crate::{audit, daemon, identity};
+use crate::args::{Server, StorageKind};
+use crate::{audit, daemon, identity, storage};
 
 /// Runs until a signal.
 pub async fn run(args: Server) -> anyhow::Result<()> {
@@ -49,9 +47,9 @@ impl Running {
 /// Opens the storage, listens, and starts the controllers.
 pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Result<Running> {
     let began = std::time::Instant::now();
-    let storage = EmbeddedStorage::open(database(&args.data_dir))
-        .with_context(|| format!("cannot open the data in {}", args.data_dir.display()))?;
-    let storage: Arc<dyn Storage> = Arc::new(storage);
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
+    let storage = storage::open(args).await?;
     let authority = Arc::new(identity::authority(&args.data_dir)?);
     let tokens = Tokens::new(token::DEFAULT_ISSUER, identity::signing_key(&args.data_dir)?);
     let access = Union::of_cluster(storage.clone()).await?;
@@ -81,23 +79,12 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         frontend = frontend.with_audit(audit);
     }
     let serving = tokio::spawn(serve(frontend, listeners, shutdown.clone()));
-    let cluster_info = identity::cluster_info(&advertised, &authority);
-    let manager = Manager::new(server.client())
-        .controller(scheduler::controller())
-        .controller(controllers::namespace::controller())
-        .controller(controllers::cluster_role_aggregation::controller(&server.registry()))
-        .controller(controllers::custom_resources::controller())
-        .controller(controllers::disruption::controller(&server.registry()))
-        .controller(controllers::events::controller())
-        .controller(controllers::resource_quota::controller(server.kinds().clone()))
-        .controller(controllers::root_ca::controller(&server.registry(), authority.certificate()))
-        .controller(controllers::service_accounts::controller(&server.registry()))
-        .controller(controllers::certificates::approver())
-        .controller(controllers::certificates::signer(&server.registry(), authority.clone()))
-        .controller(controllers::certificates::cleaner(&server.registry()))
-        .task(|client, _, stop| controllers::bootstrap_tokens::run(client, cluster_info, stop))
-        .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
-    let managing = tokio::spawn(manager.run(shutdown.clone()));
+    let parts =
+        Parts { authority: authority.clone(), cluster_info: identity::cluster_info(&advertised, &authority) };
+    let managing = match args.storage {
+        StorageKind::Embedded => tokio::spawn(parts.manager(&server, server.client()).run(shutdown.clone())),
+        StorageKind::Etcd => tokio::spawn(share(server.clone(), parts, shutdown.clone())),
+    };
     let renewing = tokio::spawn(shown.keep(shutdown.clone()));
     tracing::info!(elapsed = ?began.elapsed(), "ready");
     Ok(Running { server, authority, tasks: [serving, managing, renewing] })
@@ -115,6 +102,43 @@ fn advertised(addresses: &[SocketAddr]) -> String {
     }
 }
 
-fn database(data_dir: &Path) -> std::path::PathBuf {
-    data_dir.join("objects.redb")
+/// What the controllers need besides a server.
+struct Parts {
+    authority: Arc<Authority>,
+    cluster_info: String,
+}
+
+impl Parts {
+    /// The controllers of a cluster, working through `client`.
+    fn manager(&self, server: &ApiServer, client: Client) -> Manager {
+        let (registry, cluster_info) = (server.registry(), self.cluster_info.clone());
+        Manager::new(client)
+            .controller(scheduler::controller())
+            .controller(controllers::namespace::controller())
+            .controller(controllers::cluster_role_aggregation::controller(&registry))
+            .controller(controllers::custom_resources::controller())
+            .controller(controllers::disruption::controller(&registry))
+            .controller(controllers::events::controller())
+            .controller(controllers::resource_quota::controller(server.kinds().clone()))
+            .controller(controllers::root_ca::controller(&registry, self.authority.certificate()))
+            .controller(controllers::service_accounts::controller(&registry))
+            .controller(controllers::certificates::approver())
+            .controller(controllers::certificates::signer(&registry, self.authority.clone()))
+            .controller(controllers::certificates::cleaner(&registry))
+            .task(|client, _, stop| controllers::bootstrap_tokens::run(client, cluster_info, stop))
+            .task(|client, _, stop| controllers::garbage_collector::run(client, stop))
+    }
+}
+
+/// What several servers on one storage have to do for one another: notice each other's definitions, and leave the
+/// controllers to one of them.
+async fn share(server: ApiServer, parts: Parts, shutdown: CancellationToken) {
+    let host = nix::unistd::gethostname().map(|h| h.to_string_lossy().into_owned()).unwrap_or_default();
+    let identity = format!("{host}_{:016x}", server.rng().below(u64::MAX));
+    let election = Election::new("kube-system", "minik8s-controllers", &identity);
+    let follow = server.follow_definitions(shutdown.clone());
+    let lead = lease::lead(&server, &election, shutdown, |term| {
+        parts.manager(&term.server, term.client).run(term.ended)
+    });
+    tokio::join!(follow, lead);
 }

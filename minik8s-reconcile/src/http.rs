@@ -5,6 +5,8 @@
 
 mod aggregated_discovery;
 pub mod audit;
+#[cfg(feature = "embedded")]
+mod backup;
 mod body;
 #[cfg(feature = "tls")]
 pub(crate) mod call;
@@ -189,6 +191,8 @@ impl Frontend {
             route::Route::Health(endpoint, check) if request.method() == Method::GET => {
                 self.health(&endpoint, check.as_deref(), request.uri().query()).await
             }
+            #[cfg(feature = "embedded")]
+            route::Route::Backup if request.method() == Method::GET => self.backup().await,
             route @ (route::Route::OpenIdConfiguration | route::Route::KeySet)
                 if request.method() == Method::GET =>
             {

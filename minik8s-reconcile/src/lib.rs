@@ -48,6 +48,7 @@ pub mod http;
 mod json_text;
 pub mod key;
 pub mod kinds;
+pub mod lease;
 pub mod manager;
 #[cfg(feature = "tls")]
 pub mod pki;

@@ -14,6 +14,7 @@ mod definitions;
 mod delete;
 mod encoding;
 mod eviction;
+mod fence;
 mod follow;
 mod key;
 mod managed_fields;
@@ -127,6 +128,11 @@ impl ApiServer {
     /// What it issues tokens with, if it does.
     pub fn tokens(&self) -> Option<&token::Tokens> {
         self.tokens.as_ref()
+    }
+
+    /// Its random numbers.
+    pub fn rng(&self) -> &Rng {
+        &self.rng
     }
 
     /// Its clock.
@@ -371,6 +377,7 @@ impl From<StorageError> for ApiError {
                     .with_retry_after(1)
             }
             StorageError::Full(_) => Self::new(507, "InsufficientStorage", error.to_string()),
+            StorageError::Fenced(_) => Self::new(412, "Fenced", error.to_string()),
             StorageError::Corrupt(_) => Self::internal(error),
             StorageError::Unavailable(_) => Self::unavailable(error.to_string()),
         }

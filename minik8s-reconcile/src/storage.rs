@@ -10,12 +10,19 @@
 //! - A watch delivers every change of its prefix after its start, in the order of revisions, once; or it ends with
 //!   [`StorageError::Compacted`].
 
+#[cfg(feature = "embedded")]
+pub mod backup;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "encryption")]
 pub mod encryption;
+#[cfg(feature = "etcd")]
+pub mod etcd;
+pub(crate) mod fenced;
+#[cfg(any(test, feature = "conformance"))]
+pub mod history;
 pub mod memory;
 mod mvcc;
 #[cfg(test)]
@@ -55,6 +62,9 @@ pub enum StorageError {
     /// What is on the disk is not what was written.
     #[error("the data is damaged: {0}")]
     Corrupt(String),
+    /// Whoever writes was a leader and is none any more: see [`crate::ApiServer::fenced`].
+    #[error("somebody else leads by now: {0} has changed")]
+    Fenced(String),
     /// The storage cannot be reached, or has been shut down.
     #[error("the storage is unavailable: {0}")]
     Unavailable(String),
@@ -149,6 +159,14 @@ pub enum Op {
     Delete(String, Draft),
 }
 
+impl Op {
+    /// Bytes of the key and the value.
+    fn size(&self) -> usize {
+        let (Self::Put(key, value) | Self::Delete(key, value)) = self;
+        key.len() + value.json.len()
+    }
+}
+
 /// Writes that happen together if all conditions hold.
 #[derive(Clone, Debug, Default)]
 pub struct Txn {
@@ -208,7 +226,7 @@ pub struct Page {
 pub struct Change {
     /// The key.
     pub key: Arc<str>,
-    /// The value after it; for a removal, the final state.
+    /// The value after it; for a removal, the final state, or the one before where the storage cannot keep that.
     pub value: Stored,
     /// The value before it.
     pub previous: Option<Stored>,

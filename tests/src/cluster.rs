@@ -214,6 +214,14 @@ fn target() -> anyhow::Result<PathBuf> {
 
 /// Builds the program that brings clusters up.
 fn build_xtask() -> anyhow::Result<()> {
+    build("xtask")
+}
+
+/// Builds a package of the workspace, unoptimised.
+///
+/// # Errors
+/// It does not build.
+pub fn build(package: &str) -> anyhow::Result<()> {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
     // Build scripts that look at what cargo says of this test would run again.
@@ -225,9 +233,17 @@ fn build_xtask() -> anyhow::Result<()> {
         }
     }
     let status =
-        cargo.args(["build", "--quiet", "--package", "xtask"]).status().context("cannot run cargo")?;
-    anyhow::ensure!(status.success(), "xtask does not build");
+        cargo.args(["build", "--quiet", "--package", package]).status().context("cannot run cargo")?;
+    anyhow::ensure!(status.success(), "{package} does not build");
     Ok(())
+}
+
+/// The path of one of the workspace's programs, which [`build`] has built.
+///
+/// # Errors
+/// This program is not where cargo puts tests.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    Ok(target()?.join("debug").join(name))
 }
 
 /// Takes down what tests that were killed have left.

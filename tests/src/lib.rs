@@ -15,13 +15,15 @@
 pub mod clients;
 mod cluster;
 mod container;
+mod etcd;
 mod node_state;
 mod program;
 mod scene;
 mod suite;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, build, program};
 pub use container::{Container, condition, container, exit_code, is_ready, restarts, waiting_reason};
+pub use etcd::Etcd;
 pub use node_state::NodeState;
 pub use program::{Program, Ran};
 pub use scene::{PATIENCE, Scene};

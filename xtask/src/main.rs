@@ -64,6 +64,16 @@ enum Command {
         #[arg(value_enum, default_value_t = test::Suite::All)]
         suite: test::Suite,
     },
+    /// Kill API servers under load, with either storage, and judge what is left.
+    #[command(after_help = "Example: cargo xtask robustness --kills 1000 --storage embedded")]
+    Robustness {
+        /// How many times for each storage.
+        #[arg(long, default_value_t = 100)]
+        kills: usize,
+        /// `embedded`, `etcd` or `all`.
+        #[arg(long, default_value = "all")]
+        storage: String,
+    },
     /// Search for input that breaks what must hold of all input; needs cargo-fuzz, and installs it.
     #[command(after_help = "Example: cargo xtask fuzz protobuf --minutes 30")]
     Fuzz {
@@ -100,6 +110,7 @@ fn main() -> ExitCode {
         Command::Images => images::build_all().map(drop),
         Command::ImageLoad { tar, name } => cluster::load_image(&name, &tar),
         Command::Test { suite } => test::run(suite),
+        Command::Robustness { kills, storage } => test::robustness(kills, &storage),
         Command::Fuzz { target, minutes } => fuzz::run(&target, minutes),
         Command::Tidy => tidy::run(),
         Command::Ci => test::ci(),

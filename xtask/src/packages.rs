@@ -18,6 +18,8 @@ const NEEDED: &[(&str, &str)] = &[
     ("nsenter", "util-linux"),
     ("setsid", "util-linux"),
     ("dpkg-deb", "dpkg"),
+    ("etcd", "etcd-server"),
+    ("etcdctl", "etcd-client"),
 ];
 
 /// Installs what is missing, after saying so.

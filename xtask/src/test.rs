@@ -40,6 +40,17 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Kills servers under load.
+pub fn robustness(kills: usize, storage: &str) -> anyhow::Result<()> {
+    packages::ensure()?;
+    loud(cargo().args(["test", "--package", "minik8s-tests", "--test", "robustness", "--"]).args([
+        "--kills",
+        &kills.to_string(),
+        "--storage",
+        storage,
+    ]))
+}
+
 /// Everything that must pass before a change lands.
 pub fn ci() -> anyhow::Result<()> {
     loud(cargo().args(["fmt", "--all", "--check"]))?;

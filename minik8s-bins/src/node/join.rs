@@ -150,9 +150,9 @@ fn clocks(date: Option<&str>, here: Timestamp, authority: &CertificateDer<'_>) -
         let apart = here.duration_since(there);
         ensure!(
             apart.abs() <= SKEW,
-            "this machine's clock is {:#} {} of the server's: set it right, and join again",
+            "this machine's clock is {:#} {} the server's: set it right, and join again",
             apart.abs().round(jiff::SignedDurationRound::new().smallest(jiff::Unit::Minute)).unwrap_or(apart),
-            if apart.is_negative() { "behind" } else { "ahead" },
+            if apart.is_negative() { "behind" } else { "ahead of" },
         );
     }
     if let Some(valid) = pki::Validity::of(authority) {
@@ -176,5 +176,29 @@ fn explained(error: anyhow::Error) -> anyhow::Error {
             "the token's holders may not ask for certificates: their group lacks the binding for it",
         ),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minik8s_reconcile::pki::Authority;
+
+    use super::*;
+
+    #[test]
+    fn clocks_that_are_far_apart_are_not_put_up_with() {
+        let now: Timestamp = "2030-01-01T12:00:00Z".parse().expect("a time");
+        let (authority, _) = Authority::generate(now).expect("an authority");
+        let check = |date: &str, here: &str| {
+            clocks(Some(date), here.parse().expect("a time"), authority.der()).map_err(|e| e.to_string())
+        };
+        let noon = "Tue, 01 Jan 2030 12:00:00 GMT";
+        assert_eq!(check(noon, "2030-01-01T12:04:00Z"), Ok(()));
+        let behind = check(noon, "2030-01-01T11:00:00Z").expect_err("an hour");
+        assert!(behind.contains("1h behind the server's: set it right"), "{behind}");
+        let ahead = check(noon, "2030-01-01T13:30:00Z").expect_err("more than an hour");
+        assert!(ahead.contains("ahead of the server's"), "{ahead}");
+        let early = clocks(None, "2029-01-01T00:00:00Z".parse().expect("a time"), authority.der());
+        assert!(early.expect_err("too early").to_string().contains("valid from 2030-01-01T11:55:00Z"));
     }
 }

@@ -126,7 +126,11 @@ impl Discovery {
                 let document = self.openapi_v3(group, version).ok_or_else(ApiError::no_such_resource)?;
                 return Ok(super::json(StatusCode::OK, document));
             }
-            Route::Health(..) | Route::OpenIdConfiguration | Route::KeySet | Route::Resource(_) => {
+            Route::Health(..)
+            | Route::Backup
+            | Route::OpenIdConfiguration
+            | Route::KeySet
+            | Route::Resource(_) => {
                 return Err(ApiError::no_such_resource());
             }
         };

@@ -13,6 +13,8 @@ pub(super) enum Route {
     Health(String, Option<String>),
     /// `/version`
     Version,
+    /// `/minik8s/backup`
+    Backup,
     /// `/api`
     CoreVersions,
     /// `/apis`
@@ -65,6 +67,7 @@ impl Route {
                 Self::Health(owned(endpoint), Some(owned(check)))
             }
             ["version"] => Self::Version,
+            ["minik8s", "backup"] => Self::Backup,
             ["api"] => Self::CoreVersions,
             ["apis"] => Self::Groups,
             ["apis", group] => Self::Group(owned(group)),

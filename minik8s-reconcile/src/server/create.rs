@@ -126,11 +126,14 @@ impl ApiServer {
                 let object = self.served(kind, &draft.stamp(0)).await?;
                 return Ok(ResponseBody::Object { object, created: true });
             }
-            let mut ops = vec![Op::Put(scope.key(&name)?, draft)];
-            ops.extend(charge.ops.iter().cloned());
+            let key = scope.key(&name)?;
+            let mut ops = charge.ops.clone();
+            ops.extend(super::fence::moved(&key, None, Some(&*object)));
+            // What is written along comes first: callers look at the last one.
+            ops.push(Op::Put(key, draft));
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = self.served(kind, &written.swap_remove(0)).await?;
+                    let object = self.served(kind, &written.pop().expect("what was written last")).await?;
                     return Ok(ResponseBody::Object { object, created: true });
                 }
                 TxnOutcome::Refused { index: 0, .. } if generated && attempt < NAME_ATTEMPTS => attempt += 1,

@@ -10,6 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use minik8s_api::crd::{self, names};
 use minik8s_api::{Kind, Object, Registry};
 use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
 
 use super::key::Scope;
 use super::{ApiServer, encoding};
@@ -20,6 +21,9 @@ use crate::stored::Stored;
 
 /// How often the status of definitions is worked out anew when somebody else writes them meanwhile.
 const ATTEMPTS: usize = 8;
+
+/// How long to wait before a storage that failed is asked again.
+const RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What the server knows of definitions.
 #[derive(Clone)]
@@ -95,6 +99,37 @@ impl ApiServer {
     /// Serves the kinds of the definitions that are stored.
     pub(super) async fn settle_definitions(&self) -> Result<(), ApiError> {
         self.settle(&mut *self.definitions.known.lock().await).await
+    }
+
+    /// Serves what other servers on the same storage write of definitions, too, until `stop`. What this server writes
+    /// needs none of it.
+    pub async fn follow_definitions(&self, stop: CancellationToken) {
+        let Some(kind) = self.definitions.built_in.of::<CustomResourceDefinition>() else { return };
+        let Ok(scope) = Scope::new(kind.clone(), None, User::internal()) else { return };
+        let follow = async {
+            loop {
+                let followed = self.follow_definitions_from(&scope.prefix()).await;
+                if let Err(error) = followed {
+                    tracing::debug!(%error, "reading the custom resource definitions anew");
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = follow => {}
+        }
+    }
+
+    async fn follow_definitions_from(&self, prefix: &str) -> Result<(), ApiError> {
+        let revision = self.storage.revision().await?;
+        let mut watch = self.storage.watch(prefix, revision).await?;
+        self.settle_definitions().await?;
+        loop {
+            watch.next().await?;
+            self.settle_definitions().await?;
+        }
     }
 
     /// Brings the kinds that are served and the status of all definitions in line with the definitions. A kind is

@@ -60,14 +60,17 @@ impl ApiServer {
             let key = scope.key(name)?;
             let draft = self.draft(kind, &mut *object, stored.managed_fields()).await?;
             let charge = self.charge(&request, Some(&*object).filter(|_| !gone)).await?;
-            let mut ops =
-                vec![if gone { Op::Delete(key.clone(), draft) } else { Op::Put(key.clone(), draft) }];
+            let mut ops = charge.ops.clone();
+            if gone {
+                ops.extend(super::fence::moved(&key, Some(&*object), None));
+            }
+            // What is written along comes first: callers look at the last one.
+            ops.push(if gone { Op::Delete(key.clone(), draft) } else { Op::Put(key.clone(), draft) });
             let mut compare = vec![Compare::Revision(key, stored.revision())];
             compare.extend(charge.compare.iter().cloned());
-            ops.extend(charge.ops.iter().cloned());
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = self.served(kind, &written.swap_remove(0)).await?;
+                    let object = self.served(kind, &written.pop().expect("what was written last")).await?;
                     return Ok(if gone && !kind.returns_deleted {
                         ResponseBody::Deleted { name: name.to_owned(), uid, revision: object.revision() }
                     } else {

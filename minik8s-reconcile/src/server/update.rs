@@ -195,12 +195,14 @@ impl ApiServer {
         }
         let key = scope.key(name)?;
         let mut compare = vec![Compare::Revision(key.clone(), stored.revision())];
-        let mut ops = vec![if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) }];
         compare.extend(charge.compare.iter().cloned());
-        ops.extend(charge.ops.iter().cloned());
+        let mut ops = charge.ops.clone();
+        ops.extend(super::fence::moved(&key, Some(&*old), (!gone).then_some(&*new)));
+        // What is written along comes first: callers look at the last one.
+        ops.push(if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) });
         match self.storage.txn(Txn { compare, ops }).await? {
             TxnOutcome::Committed(mut written) => {
-                Ok(Attempt::Done(self.served(kind, &written.swap_remove(0)).await?))
+                Ok(Attempt::Done(self.served(kind, &written.pop().expect("what was written last")).await?))
             }
             // Somebody else has changed a quota.
             TxnOutcome::Refused { index: 1.., .. } => Ok(Attempt::Outrun(stored.clone())),

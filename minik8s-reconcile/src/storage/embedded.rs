@@ -1,85 +1,131 @@
-//! The durable storage of one machine: a log of changes in a [redb](https://www.redb.org) file, and everything in
-//! memory for reading.
+//! The durable storage of one machine: a log of changes on the disk, and everything in memory for reading.
 //!
-//! Every change is one record of the log; the newest record of a key is its value, so there is no second copy. A
-//! writer thread takes all transactions that wait, decides them in order, commits them together and only then makes
-//! them visible: what was read or acknowledged is on the disk. Opening replays the log, which brings back the history
-//! too, so watches resume across restarts.
+//! A writer thread takes all transactions that wait, decides them in order, appends them to the log as one frame,
+//! flushes it, and only then makes them visible: what was read or acknowledged is on the disk. When the log has grown
+//! to the size of what it holds, a snapshot is written beside it by another thread, and the log before it goes. Opening
+//! reads the snapshot and the log behind it, which brings back the history too, so watches resume across restarts.
 //!
 //! # Guarantees
-//! - A transaction is acknowledged after its commit has been flushed to the disk.
+//! - A transaction is acknowledged after it has been flushed to the disk.
 //! - A crash at any moment leaves whole transactions: all those acknowledged, and perhaps the ones under way.
-//! - Two processes cannot open the same file.
+//! - What is read from the disk is what was written, or an error: everything carries a checksum (CRC-32C), and no part
+//!   can be missing unnoticed. The one thing that cannot be told from a write that a crash cut off is damage to the
+//!   last write; it is cut off, kept aside, and there is a warning.
+//! - A full disk refuses writes with [`StorageError::Full`]; reads go on, and so do writes when there is room again.
+//! - Two processes cannot open the same directory.
+
+mod directory;
+mod frame;
+mod record;
+mod segment;
+mod snapshot;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use tokio::sync::{mpsc, oneshot};
 
-use super::mvcc::{Moved, Retention, Shared, State};
-use super::{Change, Page, Query, Storage, StorageError, Subscription, Txn, TxnOutcome, shard_of};
+use super::mvcc::{Moved, Plan, Retention, Shared, State};
+use super::{Op, Page, Query, Storage, StorageError, Subscription, Txn, TxnOutcome};
 use crate::stored::Stored;
+use directory::Damage;
+use record::Record;
+use segment::Segment;
 
-/// (revision, place in its transaction) → record.
-const LOG: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("log");
-/// `revision`, `format` and `forgotten/SHARD` → number.
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
-const FORMAT: u64 = 1;
+pub(super) use directory::{lock, read_snapshot};
+pub(super) use snapshot::{Contents, Kept};
+
 /// Transactions that may wait for the disk before callers wait for room.
 const QUEUE: usize = 4096;
-/// Transactions that go to the disk together at most.
+/// Transactions that go to the disk together at most, and their bytes.
 const BATCH: usize = 512;
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// A storage in one file. Dropping it waits for the writes under way.
+/// When the log is replaced by a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compaction {
+    /// Not before the log has that many bytes, and as many as the last snapshot. Default: 64 MiB.
+    pub log_bytes: u64,
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self { log_bytes: 64 * 1024 * 1024 }
+    }
+}
+
+/// A storage in a directory of its own. Dropping it waits for the writes under way.
 pub struct EmbeddedStorage {
-    path: PathBuf,
+    dir: PathBuf,
     state: Shared,
     jobs: Option<mpsc::Sender<Job>>,
-    writer: Option<std::thread::JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
 }
 
 enum Job {
-    Txn(Txn, oneshot::Sender<Result<TxnOutcome, StorageError>>),
+    Txn(Txn, Reply),
     Compact(u64, oneshot::Sender<Result<(), StorageError>>),
 }
 
+type Reply = oneshot::Sender<Result<TxnOutcome, StorageError>>;
+
 impl EmbeddedStorage {
-    /// Opens the storage in the file `path`, making it (and its directory) if there is none.
+    /// Opens the storage in the directory `dir`, making it if there is none.
     ///
     /// # Errors
-    /// [`StorageError::Unavailable`] if the file cannot be opened or another process has it,
-    /// [`StorageError::Corrupt`] if it holds something else.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
-        Self::with_retention(path, Retention::default())
+    /// [`StorageError::Unavailable`] if the directory cannot be used or another process has it,
+    /// [`StorageError::Corrupt`] if it holds something else, or what it holds is damaged.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, StorageError> {
+        Self::with(dir, Retention::default(), Compaction::default())
     }
 
-    /// Opens the storage, keeping that much history from now on.
+    /// Opens the storage, keeping that much history from now on, and that much log.
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn with_retention(path: impl AsRef<Path>, retention: Retention) -> Result<Self, StorageError> {
-        let path = path.as_ref().to_owned();
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir)
-                .map_err(|e| StorageError::Unavailable(format!("cannot make {}: {e}", dir.display())))?;
+    pub fn with(
+        dir: impl AsRef<Path>,
+        retention: Retention,
+        compaction: Compaction,
+    ) -> Result<Self, StorageError> {
+        let dir = dir.as_ref().to_owned();
+        let unusable = |e: io::Error| failed(&format!("cannot use {}", dir.display()), &e);
+        if dir.is_file() {
+            return Err(StorageError::Corrupt(format!("{} is a file, not a directory", dir.display())));
         }
-        let db = open_file(&path)?;
+        std::fs::create_dir_all(&dir).map_err(unusable)?;
+        let lock = directory::lock(&dir)?;
         let mut state = State::new(retention);
-        state.keep_dropped();
-        load(&db, &mut state)?;
+        let loaded = directory::load(&dir, &mut state, Damage::Refuse).map_err(|error| match error {
+            StorageError::Corrupt(what) => StorageError::Corrupt(format!("{what}. {ADVICE}")),
+            other => other,
+        })?;
+        directory::tidy(&dir, loaded.snapshot).map_err(unusable)?;
+        let segment = loaded.segment(&dir, state.revision()).map_err(unusable)?;
         let state = Shared::new(state);
         let (jobs, inbox) = mpsc::channel(QUEUE);
-        let writer = Writer { path: path.clone(), db: Some(db), state: state.clone(), inbox };
-        let writer =
-            std::thread::Builder::new()
-                .name("minik8s-storage".into())
-                .spawn(move || writer.run())
-                .map_err(|e| StorageError::Unavailable(format!("cannot start the writer thread: {e}")))?;
-        Ok(Self { path, state, jobs: Some(jobs), writer: Some(writer) })
+        let writer = Writer {
+            dir: dir.clone(),
+            segment,
+            state: state.clone(),
+            compaction,
+            due: compaction.log_bytes.max(loaded.bytes),
+            snapshot: None,
+            _lock: lock,
+        };
+        let writer = std::thread::Builder::new()
+            .name("minik8s-storage".into())
+            .spawn(move || writer.run(inbox))
+            .map_err(|e| StorageError::Unavailable(format!("cannot start the writer thread: {e}")))?;
+        Ok(Self { dir, state, jobs: Some(jobs), writer: Some(writer) })
     }
 
     async fn send<T>(
@@ -93,6 +139,10 @@ impl EmbeddedStorage {
     }
 }
 
+/// What to do about damage.
+const ADVICE: &str = "Nothing was changed. Restore a backup into an empty directory (minik8s restore FILE), or save what \
+                      can be read, without the changes named here, with: minik8s backup --salvage --data-dir DIR FILE";
+
 impl Drop for EmbeddedStorage {
     fn drop(&mut self) {
         drop(self.jobs.take());
@@ -105,7 +155,7 @@ impl Drop for EmbeddedStorage {
 
 impl fmt::Debug for EmbeddedStorage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EmbeddedStorage({})", self.path.display())
+        write!(f, "EmbeddedStorage({})", self.dir.display())
     }
 }
 
@@ -136,29 +186,34 @@ impl Storage for EmbeddedStorage {
     }
 }
 
-/// Bytes of the file's pages that redb keeps in memory. What is read is read from the map; the file is only written, and
-/// that at its end.
-const PAGE_CACHE: usize = 8 * 1024 * 1024;
-
 /// The one that writes.
 struct Writer {
-    path: PathBuf,
-    /// `None` after a failed commit, until it can be opened again.
-    db: Option<Database>,
+    dir: PathBuf,
+    segment: Segment,
     state: Shared,
-    inbox: mpsc::Receiver<Job>,
+    compaction: Compaction,
+    /// A snapshot is due when the log has that many bytes.
+    due: u64,
+    /// A snapshot that is being written; its size is the answer.
+    snapshot: Option<JoinHandle<io::Result<u64>>>,
+    _lock: File,
 }
 
-type Reply = oneshot::Sender<Result<TxnOutcome, StorageError>>;
-
 impl Writer {
-    fn run(mut self) {
+    fn run(mut self, mut inbox: mpsc::Receiver<Job>) {
         let mut batch = Vec::new();
-        while self.inbox.blocking_recv_many(&mut batch, BATCH) > 0 {
-            let mut txns = Vec::new();
+        while inbox.blocking_recv_many(&mut batch, BATCH) > 0 {
+            let (mut txns, mut bytes) = (Vec::new(), 0);
             for job in batch.drain(..) {
                 match job {
-                    Job::Txn(txn, reply) => txns.push((txn, reply)),
+                    Job::Txn(txn, reply) => {
+                        bytes += txn.ops.iter().map(Op::size).sum::<usize>();
+                        txns.push((txn, reply));
+                        if bytes >= BATCH_BYTES {
+                            self.commit(std::mem::take(&mut txns));
+                            bytes = 0;
+                        }
+                    }
                     Job::Compact(revision, reply) => {
                         self.commit(std::mem::take(&mut txns));
                         // A caller that left does not want the answer.
@@ -167,6 +222,10 @@ impl Writer {
                 }
             }
             self.commit(txns);
+            self.make_snapshots();
+        }
+        if let Some(snapshot) = self.snapshot.take() {
+            self.finish_snapshot(snapshot);
         }
     }
 
@@ -175,7 +234,7 @@ impl Writer {
             return;
         }
         let mut replies: Vec<(Reply, TxnOutcome)> = Vec::new();
-        let mut plans = Vec::new();
+        let mut plans: Vec<Plan> = Vec::new();
         {
             let state = self.state.read();
             let mut revision = state.revision();
@@ -198,9 +257,17 @@ impl Writer {
                 }
             }
         }
-        let changes: Vec<&[Change]> = plans.iter().map(|p| p.changes.as_slice()).collect();
-        let written = if changes.iter().all(|c| c.is_empty()) { Ok(()) } else { self.write(&changes) };
-        match written {
+        let mut payload = Vec::new();
+        for change in plans.iter().flat_map(|plan| &plan.changes) {
+            let (revision, key, json) = (change.revision(), &*change.key, &change.value.json()[..]);
+            let record = if change.removed {
+                Record::Removed { revision, key, json }
+            } else {
+                Record::Put { revision, key, json }
+            };
+            record.encode(&mut payload);
+        }
+        match self.append(&payload) {
             Ok(()) => {
                 let mut moved = Moved::default();
                 let mut state = self.state.write();
@@ -220,168 +287,97 @@ impl Writer {
         }
     }
 
-    /// Brings the changes to the disk and lets go of records that nothing needs any more.
-    fn write(&mut self, txns: &[&[Change]]) -> Result<(), StorageError> {
-        let garbage = self.state.write().take_dropped();
-        let result = self.write_records(txns, &garbage);
-        if result.is_err() {
-            // redb does not go on after a failed write: open the file anew before the next one. What was dropped
-            // is found again then, at the latest by the next process.
-            self.db = None;
+    fn append(&mut self, payload: &[u8]) -> Result<(), StorageError> {
+        if payload.is_empty() {
+            return Ok(());
         }
-        result
-    }
-
-    fn write_records(&mut self, txns: &[&[Change]], garbage: &[Change]) -> Result<(), StorageError> {
-        let db = match &mut self.db {
-            Some(db) => db,
-            none => none.insert(open_file(&self.path)?),
-        };
-        let write = db.begin_write().map_err(failed)?;
-        {
-            let mut log = write.open_table(LOG).map_err(failed)?;
-            let mut meta = write.open_table(META).map_err(failed)?;
-            let mut record = Vec::new();
-            for changes in txns {
-                for (index, change) in (0..).zip(*changes) {
-                    encode(change, &mut record);
-                    log.insert((change.revision(), index), record.as_slice()).map_err(failed)?;
-                    meta.insert("revision", change.revision()).map_err(failed)?;
-                }
-            }
-            for change in garbage {
-                if let Some(previous) = &change.previous {
-                    remove(&mut log, &change.key, previous.revision())?;
-                }
-                if change.removed {
-                    remove(&mut log, &change.key, change.revision())?;
-                }
-                let name = format!("forgotten/{}", shard_of(&change.key));
-                meta.insert(name.as_str(), change.revision()).map_err(failed)?;
-            }
-        }
-        write.commit().map_err(failed)
+        let mut bytes = Vec::with_capacity(payload.len() + frame::FRAME_HEADER);
+        frame::encode(self.segment.header(), payload, &mut bytes);
+        self.segment
+            .append(&bytes)
+            .map_err(|e| failed(&format!("cannot write to {}", self.dir.display()), &e))
     }
 
     fn compact(&mut self, revision: u64) -> Result<(), StorageError> {
+        let revision = revision.min(self.state.read().revision());
+        let mut payload = Vec::new();
+        Record::Forgotten { revision, shard: "" }.encode(&mut payload);
+        self.append(&payload)?;
         self.state.write().compact(revision);
-        self.write(&[])
+        Ok(())
     }
-}
 
-/// Removes the record of `key` that was written at `revision`.
-fn remove(
-    log: &mut redb::Table<'_, (u64, u32), &'static [u8]>,
-    key: &str,
-    revision: u64,
-) -> Result<(), StorageError> {
-    let mut place = None;
-    for entry in log.range((revision, 0)..=(revision, u32::MAX)).map_err(failed)? {
-        let (at, record) = entry.map_err(failed)?;
-        if decode(record.value()).is_some_and(|r| r.key == key) {
-            place = Some(at.value());
-            break;
+    fn make_snapshots(&mut self) {
+        if let Some(snapshot) = self.snapshot.take_if(|s| s.is_finished()) {
+            self.finish_snapshot(snapshot);
         }
-    }
-    if let Some(place) = place {
-        log.remove(place).map_err(failed)?;
-    }
-    Ok(())
-}
-
-fn open_file(path: &Path) -> Result<Database, StorageError> {
-    let db = Database::builder().set_cache_size(PAGE_CACHE).create(path).map_err(|e| match e {
-        redb::DatabaseError::DatabaseAlreadyOpen => {
-            StorageError::Unavailable(format!("{} is in use by another process", path.display()))
-        }
-        redb::DatabaseError::Storage(redb::StorageError::Corrupted(what)) => {
-            StorageError::Corrupt(format!("{}: {what}", path.display()))
-        }
-        redb::DatabaseError::Storage(redb::StorageError::Io(e))
-            if e.kind() == std::io::ErrorKind::InvalidData =>
+        if self.snapshot.is_none()
+            && self.segment.bytes() >= self.due
+            && let Err(error) = self.begin_snapshot()
         {
-            StorageError::Corrupt(format!("{} is not a minik8s store: {e}", path.display()))
-        }
-        e => StorageError::Unavailable(format!("cannot open {}: {e}", path.display())),
-    })?;
-    let write = db.begin_write().map_err(failed)?;
-    {
-        write.open_table(LOG).map_err(failed)?;
-        let mut meta = write.open_table(META).map_err(failed)?;
-        let format = meta.get("format").map_err(failed)?.map(|f| f.value());
-        match format {
-            Some(FORMAT) => {}
-            Some(other) => {
-                let path = path.display();
-                return Err(StorageError::Corrupt(format!("{path} has format {other}, not {FORMAT}")));
-            }
-            None => {
-                meta.insert("format", FORMAT).map_err(failed)?;
-            }
+            self.postpone(&error);
         }
     }
-    write.commit().map_err(failed)?;
-    Ok(db)
+
+    /// Goes on in a new log, and has a snapshot written of all before it. Writes wait only while what there is is
+    /// counted, not while it is written.
+    fn begin_snapshot(&mut self) -> io::Result<()> {
+        let revision = self.state.read().revision();
+        self.segment = Segment::create(&self.dir, revision)?;
+        let mut contents = self.state.read().contents();
+        let dir = self.dir.clone();
+        let write = move || {
+            contents.sort();
+            contents.store(&dir)
+        };
+        self.snapshot = Some(std::thread::Builder::new().name("minik8s-snapshot".into()).spawn(write)?);
+        Ok(())
+    }
+
+    fn finish_snapshot(&mut self, snapshot: JoinHandle<io::Result<u64>>) {
+        match snapshot.join() {
+            Ok(Ok(size)) => self.due = self.compaction.log_bytes.max(size),
+            Ok(Err(error)) => self.postpone(&error),
+            Err(_) => self.postpone(&io::Error::other("the thread that wrote it has panicked")),
+        }
+    }
+
+    /// A snapshot could not be written: what it was to replace stays, and the next one is tried later.
+    fn postpone(&mut self, error: &io::Error) {
+        tracing::warn!(dir = %self.dir.display(), %error, "cannot write a snapshot; the log stays as it is");
+        self.due = self.segment.bytes() + self.compaction.log_bytes / 4;
+    }
 }
 
-fn load(db: &Database, state: &mut State) -> Result<(), StorageError> {
-    let read = db.begin_read().map_err(failed)?;
-    let meta = read.open_table(META).map_err(failed)?;
-    let mut forgotten = BTreeMap::new();
-    let mut revision = 0;
-    for entry in meta.iter().map_err(failed)? {
-        let (name, value) = entry.map_err(failed)?;
-        match name.value() {
-            "revision" => revision = value.value(),
-            name => {
-                if let Some(shard) = name.strip_prefix("forgotten/") {
-                    forgotten.insert(shard.to_owned(), value.value());
-                }
-            }
-        }
+/// What an error of the operating system is to a storage.
+pub(super) fn failed(what: &str, error: &io::Error) -> StorageError {
+    let text = format!("{what}: {error}");
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StorageError::Full(text),
+        _ => StorageError::Unavailable(text),
     }
-    state.restore(revision, &forgotten);
-    let log = read.open_table(LOG).map_err(failed)?;
-    for entry in log.iter().map_err(failed)? {
-        let (at, bytes) = entry.map_err(failed)?;
-        let (revision, index) = at.value();
-        let record = decode(bytes.value()).ok_or_else(|| {
-            StorageError::Corrupt(format!("record {index} of revision {revision} is damaged"))
-        })?;
-        let json = bytes::Bytes::copy_from_slice(record.json);
-        state.replay(record.key, Stored::new(json, revision), record.removed);
+}
+
+/// What can be read of the directory `dir` in spite of damage, and what cannot.
+pub(super) fn salvage(dir: &Path) -> Result<(State, Vec<String>), StorageError> {
+    if !dir.is_dir() {
+        return Err(StorageError::Unavailable(format!("there is no directory {}", dir.display())));
     }
+    let _lock = directory::lock(dir)?;
+    let mut state = State::new(Retention { changes: 0 });
+    let mut lost = Vec::new();
+    directory::load(dir, &mut state, Damage::Skip(&mut lost))?;
+    Ok((state, lost))
+}
+
+/// Makes `dir` a storage of these contents, if there is none.
+pub(super) fn establish(dir: &Path, contents: Contents) -> Result<(), StorageError> {
+    let unusable = |e: io::Error| failed(&format!("cannot use {}", dir.display()), &e);
+    std::fs::create_dir_all(dir).map_err(unusable)?;
+    let _lock = directory::lock(dir)?;
+    if !directory::Files::list(dir).map_err(unusable)?.is_empty() {
+        return Err(StorageError::Unavailable(format!("there are objects in {} already", dir.display())));
+    }
+    contents.store(dir).map_err(unusable)?;
     Ok(())
-}
-
-/// A record of the log: what happened (1 byte), the key's length (4 bytes, little-endian), the key, the value.
-struct Record<'a> {
-    removed: bool,
-    key: &'a str,
-    json: &'a [u8],
-}
-
-fn encode(change: &Change, out: &mut Vec<u8>) {
-    out.clear();
-    out.push(u8::from(change.removed));
-    out.extend_from_slice(&u32::try_from(change.key.len()).expect("keys are short").to_le_bytes());
-    out.extend_from_slice(change.key.as_bytes());
-    out.extend_from_slice(change.value.json());
-}
-
-fn decode(bytes: &[u8]) -> Option<Record<'_>> {
-    let (&removed, rest) = bytes.split_first()?;
-    let (length, rest) = rest.split_first_chunk::<4>()?;
-    let (key, json) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-    Some(Record { removed: removed == 1, key: std::str::from_utf8(key).ok()?, json })
-}
-
-fn failed(error: impl Into<redb::Error>) -> StorageError {
-    match error.into() {
-        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => {
-            StorageError::Full(e.to_string())
-        }
-        redb::Error::Corrupted(what) => StorageError::Corrupt(what),
-        e => StorageError::Unavailable(e.to_string()),
-    }
 }

@@ -35,14 +35,10 @@ struct Shard {
 }
 
 impl Shard {
-    fn forget(&mut self, up_to: u64, dropped: &mut Option<Vec<Change>>) {
+    fn forget(&mut self, up_to: u64) {
         self.forgotten = self.forgotten.max(up_to);
         let gone = self.changes.partition_point(|c| c.revision() <= up_to);
-        let gone = self.changes.drain(..gone);
-        match dropped {
-            Some(dropped) => dropped.extend(gone),
-            None => drop(gone),
-        }
+        self.changes.drain(..gone);
     }
 }
 
@@ -54,8 +50,6 @@ pub(super) struct State {
     /// Everything up to this revision may be missing from any shard.
     forgotten: u64,
     retention: Retention,
-    /// Changes that fell out of the history since the last look, where somebody looks.
-    dropped: Option<Vec<Change>>,
 }
 
 /// Those who wait for what has been written.
@@ -82,42 +76,62 @@ pub(super) struct Plan {
 
 impl State {
     pub(super) fn new(retention: Retention) -> Self {
-        Self {
-            revision: 1,
-            values: BTreeMap::new(),
-            shards: BTreeMap::new(),
-            forgotten: 0,
-            retention,
-            dropped: None,
-        }
+        Self { revision: 1, values: BTreeMap::new(), shards: BTreeMap::new(), forgotten: 0, retention }
     }
 
     pub(super) fn revision(&self) -> u64 {
         self.revision
     }
 
-    /// Keeps what falls out of the history for [`Self::take_dropped`].
-    #[cfg(feature = "embedded")]
-    pub(super) fn keep_dropped(&mut self) {
-        self.dropped = Some(Vec::new());
+    /// Sets the revision, which may have come from somewhere else than a change that is known.
+    #[cfg(any(feature = "embedded", feature = "etcd"))]
+    pub(super) fn set_revision(&mut self, revision: u64) {
+        self.revision = self.revision.max(revision);
     }
 
-    /// What fell out of the history since the last call.
-    #[cfg(feature = "embedded")]
-    pub(super) fn take_dropped(&mut self) -> Vec<Change> {
-        self.dropped.as_mut().map(std::mem::take).unwrap_or_default()
+    /// Notes that history up to that revision is not known: of a shard, or (`""`) of all.
+    #[cfg(any(feature = "embedded", feature = "etcd"))]
+    pub(super) fn forget(&mut self, shard: &str, revision: u64) {
+        if shard.is_empty() {
+            self.forgotten = self.forgotten.max(revision);
+        } else {
+            self.shards.entry(shard.to_owned()).or_default().forget(revision);
+        }
     }
 
-    /// Sets the revision and what is known to be forgotten, before [`Self::replay`].
+    /// Replaces everything, which is known to be so at `revision`; what came before is not known.
+    #[cfg(feature = "etcd")]
+    pub(super) fn replace(&mut self, revision: u64, values: Vec<(Arc<str>, Stored)>) {
+        self.values = values.into_iter().collect();
+        self.revision = self.revision.max(revision);
+        self.compact(revision);
+    }
+
+    /// How many values there are.
     #[cfg(feature = "embedded")]
-    pub(super) fn restore(&mut self, revision: u64, forgotten: &BTreeMap<String, u64>) {
-        self.revision = revision.max(1);
-        for (shard, &up_to) in forgotten {
-            if shard.is_empty() {
-                self.forgotten = up_to;
-            } else {
-                self.shards.entry(shard.clone()).or_default().forgotten = up_to;
-            }
+    pub(super) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// All that is needed to bring this state back: values, and the history with what its changes replaced.
+    #[cfg(feature = "embedded")]
+    pub(super) fn contents(&self) -> super::embedded::Contents {
+        use super::embedded::{Contents, Kept};
+        let values = self.values.iter().map(|(key, value)| (key, value, false));
+        let history = self.shards.values().flat_map(|s| &s.changes).flat_map(|change| {
+            let previous = change.previous.iter().map(|value| (&change.key, value, false));
+            previous.chain([(&change.key, &change.value, change.removed)])
+        });
+        let kept = |(key, value, removed): (&Arc<str>, &Stored, bool)| Kept {
+            key: key.clone(),
+            value: value.clone(),
+            removed,
+        };
+        let forgotten = self.shards.iter().map(|(name, shard)| (name.clone(), shard.forgotten));
+        Contents {
+            revision: self.revision,
+            forgotten: forgotten.chain([(String::new(), self.forgotten)]).filter(|(_, at)| *at > 0).collect(),
+            records: history.chain(values).map(kept).collect(),
         }
     }
 
@@ -168,7 +182,7 @@ impl State {
     }
 
     /// The key as the map holds it, so that a key's text is in memory once.
-    fn shared(&self, key: &str) -> Arc<str> {
+    pub(super) fn shared(&self, key: &str) -> Arc<str> {
         self.values.get_key_value(key).map_or_else(|| key.into(), |(k, _)| k.clone())
     }
 
@@ -187,7 +201,7 @@ impl State {
     }
 
     fn remember(&mut self, change: Change) -> &Arc<Notify> {
-        let Self { shards, dropped, retention, .. } = self;
+        let Self { shards, retention, .. } = self;
         let name = shard_of(&change.key);
         if !shards.contains_key(name) {
             shards.insert(name.to_owned(), Shard::default());
@@ -197,19 +211,19 @@ impl State {
         if shard.changes.len() > retention.changes {
             // A revision is forgotten as a whole: half a transaction is no history.
             let up_to = shard.changes[shard.changes.len() - retention.changes - 1].revision();
-            shard.forget(up_to, dropped);
+            shard.forget(up_to);
         }
         &shard.moved
     }
 
-    fn forgotten(&self, shard: &str) -> u64 {
+    pub(super) fn forgotten(&self, shard: &str) -> u64 {
         self.shards.get(shard).map_or(0, |s| s.forgotten).max(self.forgotten)
     }
 
     pub(super) fn compact(&mut self, revision: u64) {
         self.forgotten = self.forgotten.max(revision.min(self.revision));
         for shard in self.shards.values_mut() {
-            shard.forget(self.forgotten, &mut self.dropped);
+            shard.forget(self.forgotten);
             shard.moved.notify_waiters();
         }
     }

@@ -141,37 +141,10 @@ proptest! {
     fn embedded_loses_nothing_across_restarts(steps in steps()) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("db");
-        let open = || Box::new(super::embedded::EmbeddedStorage::with_retention(&path, SHORT).expect("opens"));
+        let open = || Box::new(super::embedded::EmbeddedStorage::with(&path, SHORT, Default::default()).expect("opens"));
         block_on(run(open(), steps, |old| {
             drop(old);
             open()
         }))?;
     }
-}
-
-/// A copy of the file at any moment is what a crash leaves; so is one whose end was never written.
-#[cfg(feature = "embedded")]
-#[tokio::test]
-async fn a_torn_file_keeps_what_was_acknowledged() {
-    use super::embedded::EmbeddedStorage;
-    let dir = tempfile::tempdir().expect("a directory");
-    let path = dir.path().join("db");
-    let storage = EmbeddedStorage::open(&path).expect("opens");
-    for number in 0..40 {
-        let ops =
-            vec![Op::Put(format!("k/{number}"), draft(number)), Op::Put("k/last".into(), draft(number))];
-        storage.txn(Txn { compare: vec![], ops }).await.expect("a transaction");
-        let copy = dir.path().join("copy");
-        std::fs::copy(&path, &copy).expect("a copy");
-        let reopened = EmbeddedStorage::open(&copy).expect("opens after a crash");
-        let page = reopened.list(&Query::prefix("k/")).await.expect("a list");
-        assert_eq!(page.items.len() as u64, number + 2, "whole transactions, all of them");
-        drop(reopened);
-        std::fs::remove_file(&copy).expect("removed");
-    }
-    assert!(EmbeddedStorage::open(&path).is_err(), "one process at a time");
-    drop(storage);
-    std::fs::write(&path, b"something else entirely").expect("written");
-    let error = EmbeddedStorage::open(&path).expect_err("that is no store");
-    assert!(error.to_string().contains("db"), "{error}");
 }

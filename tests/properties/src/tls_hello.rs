@@ -42,7 +42,8 @@ fn config() -> Arc<ServerConfig> {
         let now = Timestamp::now();
         let (authority, _) = Authority::generate(now).expect("an authority");
         let own = authority.issue(&Subject::server("server", ["127.0.0.1"]), now).expect("a certificate");
-        tls::server_config(&own, [authority.der().clone()]).expect("a configuration")
+        let identity = tls::Identity::new(&own).expect("an identity");
+        tls::server_config(identity, [authority.der().clone()]).expect("a configuration")
     });
     made.clone()
 }

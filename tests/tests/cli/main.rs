@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod changes;
+mod joining;
 mod kubectl;
 mod looking;
 mod streams;
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
         .case("kubectl: exec", streams::kubectl_exec)
         .case("kubectl: agrees with minik8s", kubectl::agrees)
         .case("kubectl: explain, api-resources, wait, patch, label", kubectl::more)
+        .case("node join: tokens, names, hashes", joining::joins)
         .case("bad input: minik8s says what is wrong", bad_input::minik8s)
         .case("bad input: kubectl says what is wrong", bad_input::kubectl)
         .case("bad input: no server, no such thing", bad_input::nothing_there)

@@ -52,6 +52,11 @@ async fn what_is_too_much_is_refused_in_words() {
         let (name, value) = header.split_once(": ").expect("a header");
         Request::post(CONFIGS).header(name, value).body(Full::new(Bytes::from(body))).expect("a request")
     };
+    let merge = |body: String| {
+        let request =
+            Request::patch(format!("{CONFIGS}/a")).header("content-type", "application/merge-patch+json");
+        request.body(Full::new(Bytes::from(body))).expect("a request")
+    };
     let to = |query: String| {
         Request::post(format!("{CONFIGS}?{query}")).body(Full::new(object("{}").into())).expect("a request")
     };
@@ -68,14 +73,8 @@ async fn what_is_too_much_is_refused_in_words() {
             "limit is 2000 bytes",
         ),
         ("a compressed body", post(gzip, object("{}")), 415, "UnsupportedMediaType", "Content-Encoding"),
-        (
-            "deep JSON",
-            post(json, object(&nested(1000, (r#"{"a":"#, "1", "}")))),
-            400,
-            "BadRequest",
-            "recursion",
-        ),
-        ("deep lists", post(json, object(&nested(10_000, ("[", "", "]")))), 400, "BadRequest", "recursion"),
+        ("deep JSON", merge(nested(1000, (r#"{"a":"#, "1", "}"))), 400, "BadRequest", "recursion"),
+        ("deep lists", merge(nested(10_000, ("[", "", "]"))), 400, "BadRequest", "recursion"),
         ("deep YAML", post(yaml, deep_yaml), 400, "BadRequest", ""),
         ("aliases of aliases", post(yaml, aliases), 400, "BadRequest", ""),
         ("a manager's name", to(format!("fieldManager={}", "m".repeat(200))), 422, "Invalid", "fieldManager"),
