@@ -21,6 +21,8 @@ mod validate;
 
 pub use json_path::{JsonPath, JsonPathError};
 pub use kinds::kinds;
+#[cfg(feature = "cel")]
+pub use rules::{Answer, Authorize, Bindings, Expression, Question, VARIABLES};
 pub use rules::{Rule, RuleError};
 pub use schema::Schema;
 

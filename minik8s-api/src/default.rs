@@ -3,6 +3,7 @@
 pub mod autoscaling;
 pub mod batch;
 pub mod cluster;
+pub mod limits;
 pub mod network;
 pub mod pod;
 pub mod service;

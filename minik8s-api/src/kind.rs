@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::WebhookConversion;
 use serde_json::Value;
 
 use crate::conversion::{ConversionError, StoredForm, TypedForm};
@@ -70,6 +71,15 @@ impl Column {
         self.priority = 1;
         self
     }
+}
+
+/// A webhook that converts objects between the versions of their kind.
+#[derive(Clone, Debug)]
+pub struct Converter {
+    /// Where it is.
+    pub webhook: WebhookConversion,
+    /// The `apiVersion` in which objects are stored.
+    pub stored: String,
 }
 
 /// One cell of a table: text or a number.
@@ -135,6 +145,9 @@ pub struct Kind {
     pub custom: bool,
     /// Whether its definition is being deleted, so that no new objects may be made.
     pub terminating: bool,
+    /// The webhook that knows how to get from one version of the kind to another, if the definition names one: objects
+    /// of another version must have been to it before they come to [`Self::to_stored`] or [`Self::from_stored`].
+    pub converter: Option<Converter>,
     /// Whether checking an object runs rules that somebody wrote, which may take tenths of a second.
     pub runs_rules: bool,
     /// What to tell users of a version that will go.
@@ -186,6 +199,7 @@ impl Kind {
             columns: vec![Column::name(), Column::age()],
             scale: None,
             custom: false,
+            converter: None,
             terminating: false,
             runs_rules: false,
             deprecation: None,

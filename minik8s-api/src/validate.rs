@@ -1,6 +1,7 @@
 //! Validation: what is wrong with an object, with Kubernetes' words and field paths. Metadata is the matter of
 //! [`crate::meta`].
 
+pub mod admission;
 pub mod aggregation;
 pub mod certificate;
 pub mod cluster;
@@ -8,8 +9,10 @@ mod container;
 pub mod data;
 mod env;
 mod label_selector;
+pub mod limits;
 pub mod network;
 pub mod pod;
+pub mod pod_parts;
 mod probe;
 mod resources;
 mod scheduling;

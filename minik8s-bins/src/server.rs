@@ -119,6 +119,7 @@ impl Parts {
             .controller(controllers::custom_resources::controller())
             .controller(controllers::disruption::controller(&registry))
             .controller(controllers::events::controller())
+            .controller(controllers::resource_quota::controller(server.kinds().clone()))
             .controller(controllers::root_ca::controller(&registry, self.authority.certificate()))
             .controller(controllers::service_accounts::controller(&registry))
             .controller(controllers::certificates::approver())

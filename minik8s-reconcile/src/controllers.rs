@@ -10,5 +10,6 @@ pub mod disruption;
 pub mod events;
 pub mod garbage_collector;
 pub mod namespace;
+pub mod resource_quota;
 pub mod root_ca;
 pub mod service_accounts;

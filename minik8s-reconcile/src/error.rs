@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ListMeta, Status, StatusCau
 use minik8s_api::patch::apply::Conflicts;
 use minik8s_api::{FieldError, FieldErrors, Kind};
 
+use crate::request::Notes;
+
 /// Why a request failed, in the terms of the API
 /// (<https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/>).
 ///
@@ -17,6 +19,7 @@ pub struct ApiError {
     details: Option<Box<StatusDetails>>,
     /// A token to go on listing with, all the same.
     continue_: Option<Box<str>>,
+    notes: Option<Box<Notes>>,
 }
 
 /// Why a field cannot be applied: the reason of a cause.
@@ -70,7 +73,7 @@ reasons! {
 impl ApiError {
     /// An error of any code and reason; prefer the named constructors.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, continue_: None }
+        Self { code, reason, message: message.into(), details: None, continue_: None, notes: None }
     }
 
     /// 404 for the object `name`.
@@ -216,10 +219,20 @@ impl ApiError {
     /// The same error, with one more cause: a word for programs and a sentence for people.
     #[must_use]
     pub fn with_cause(mut self, reason: &str, message: impl Into<String>) -> Self {
-        let cause =
-            StatusCause { field: None, message: Some(message.into()), reason: Some(reason.to_owned()) };
+        let cause = StatusCause {
+            field: None,
+            message: Some(message.into()),
+            reason: Some(reason.to_owned()).filter(|r| !r.is_empty()),
+        };
         let details = self.details.get_or_insert_default();
         details.causes.get_or_insert_default().push(cause);
+        self
+    }
+
+    /// The same error, under another code and reason.
+    #[must_use]
+    pub(crate) fn coded(mut self, code: u16, reason: &'static str) -> Self {
+        (self.code, self.reason) = (code, reason);
         self
     }
 
@@ -256,6 +269,20 @@ impl ApiError {
     /// before.
     pub fn continue_token(&self) -> Option<&str> {
         self.continue_.as_deref()
+    }
+
+    /// The same error, with what else there is to be said about the request.
+    #[must_use]
+    pub fn with_notes(mut self, notes: Notes) -> Self {
+        if !notes.is_empty() {
+            self.notes.get_or_insert_default().extend(notes);
+        }
+        self
+    }
+
+    /// What else there is to be said about the request that failed: warnings, and annotations for an audit log.
+    pub fn notes(&self) -> Option<&Notes> {
+        self.notes.as_deref()
     }
 
     fn about(mut self, kind: &Kind, name: &str) -> Self {
@@ -306,6 +333,7 @@ impl ApiError {
             message: status.message.unwrap_or_else(|| "unknown error".to_owned()),
             details: status.details.map(Box::new),
             continue_: status.metadata.continue_.map(String::into_boxed_str),
+            notes: None,
         }
     }
 }

@@ -8,6 +8,8 @@ pub mod audit;
 #[cfg(feature = "embedded")]
 mod backup;
 mod body;
+#[cfg(feature = "tls")]
+pub(crate) mod call;
 mod connections;
 mod discovery;
 mod health;
@@ -31,7 +33,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
@@ -252,7 +254,27 @@ fn error_response(error: &ApiError) -> Response<Body> {
     if let Some(seconds) = error.retry_after_s() {
         response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
     }
+    if let Some(notes) = error.notes() {
+        warn(&mut response, &notes.warnings);
+    }
     response
+}
+
+/// Tells whoever asks, in `Warning` headers.
+fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let mut text = String::with_capacity(warning.len() + 8);
+        for c in warning.chars() {
+            match c {
+                '"' | '\\' => text.extend(['\\', c]),
+                c if c.is_control() => text.push(' '),
+                c => text.push(c),
+            }
+        }
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
 }
 
 #[cfg(test)]

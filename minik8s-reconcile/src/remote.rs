@@ -20,9 +20,9 @@ use tower::Service;
 use crate::client::Client;
 use crate::error::ApiError;
 use crate::request::{
-    ApiRequest, ApiResponse, DeleteParams, EventType, FieldValidation, ListParams, ObjectList, Operation,
-    PatchFormat, Payload, Propagation, ResponseBody, VersionMatch, WatchEvent, WatchParams, WatchStream,
-    WriteParams,
+    ApiRequest, ApiResponse, DeleteParams, EventType, FieldValidation, ListParams, Notes, ObjectList,
+    Operation, PatchFormat, Payload, Propagation, ResponseBody, VersionMatch, WatchEvent, WatchParams,
+    WatchStream, WriteParams,
 };
 use crate::stored::Stored;
 
@@ -148,7 +148,7 @@ async fn exchange(client: kube::Client, request: ApiRequest) -> Result<ApiRespon
     let warnings = warnings.filter_map(|w| w.to_str().ok().map(warning_text)).collect();
     let bytes = response.into_body().collect().await.map_err(away)?.to_bytes();
     let body = if is_list { list(&bytes)? } else { object(&kind, bytes, created)? };
-    Ok(ApiResponse { body, warnings })
+    Ok(ApiResponse::noted(body, Notes { warnings, ..Notes::default() }))
 }
 
 /// The text of `299 - "text"`.

@@ -278,11 +278,56 @@ pub struct ApiResponse {
     pub body: ResponseBody,
     /// Things a user should know of, for `Warning` headers.
     pub warnings: Vec<String>,
+    /// Things an audit log should keep, such as what a policy said. The same of a request that failed is in
+    /// [`ApiError::notes`].
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl ApiResponse {
+    /// The answer, with what else there is to be said.
+    pub fn noted(body: ResponseBody, notes: Notes) -> Self {
+        Self { body, warnings: notes.warnings, annotations: notes.annotations }
+    }
 }
 
 impl From<ResponseBody> for ApiResponse {
     fn from(body: ResponseBody) -> Self {
-        Self { body, warnings: Vec::new() }
+        Self::noted(body, Notes::default())
+    }
+}
+
+/// What else is to be said about a request, whatever becomes of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// For whoever asks.
+    pub warnings: Vec<String>,
+    /// For an audit log, by keys such as `pod-security.kubernetes.io/enforce-policy`.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Notes {
+    /// Tells whoever asks, once.
+    pub fn warn(&mut self, warning: impl Into<String>) {
+        let warning = warning.into();
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+
+    /// Tells the audit log. What was noted first under a key stays.
+    pub fn annotate(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.annotations.entry(key.into()).or_insert_with(|| value.into());
+    }
+
+    /// Adds what `other` says.
+    pub fn extend(&mut self, other: Self) {
+        other.warnings.into_iter().for_each(|warning| self.warn(warning));
+        other.annotations.into_iter().for_each(|(key, value)| self.annotate(key, value));
+    }
+
+    /// Whether there is nothing to be said.
+    pub fn is_empty(&self) -> bool {
+        self.warnings.is_empty() && self.annotations.is_empty()
     }
 }
 

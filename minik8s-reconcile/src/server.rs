@@ -3,10 +3,12 @@
 //! It is a [`tower::Service`] of [`ApiRequest`]s. A program calls it through a [`Client`]; [`crate::http`] puts it on
 //! the network. Tests, simulations and clusters all run this one.
 
-mod admission;
+pub mod admission;
 mod apply;
 pub mod authorizer;
+pub(crate) mod call;
 mod certificate;
+mod convert;
 mod create;
 mod definitions;
 mod delete;
@@ -17,6 +19,7 @@ mod follow;
 mod key;
 mod managed_fields;
 pub mod node;
+mod part;
 mod patch;
 mod pods;
 pub mod rbac;
@@ -35,6 +38,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use minik8s_api::Registry;
 use minik8s_api::conversion::ConversionError;
 use tower::Service;
@@ -61,6 +65,7 @@ pub struct ApiServer {
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
     tokens: Option<token::Tokens>,
+    admission: Arc<admission::Chain>,
 }
 
 impl ApiServer {
@@ -77,15 +82,17 @@ impl ApiServer {
             rng: Rng::from_entropy(),
             authorizer: Arc::new(AlwaysAllow),
             tokens: None,
+            admission: Vec::new(),
         }
     }
 
-    /// Makes what every cluster has, the initial namespaces, where they do not exist; and serves the kinds of the
+    /// Makes what every cluster has, the initial namespaces and priority classes, where they do not exist; and serves the kinds of the
     /// custom resource definitions that are stored. Until then a server is not ready.
     ///
     /// # Errors
     /// The storage does not answer.
     pub async fn bootstrap(&self) -> Result<(), ApiError> {
+        self.admission.begin(&self.storage).await?;
         self.settle_definitions().await?;
         let namespaces = self.client().all::<Namespace>();
         for name in INITIAL_NAMESPACES {
@@ -96,6 +103,9 @@ impl ApiServer {
                 Err(e) if e.is_already_exists() => {}
                 Err(e) => return Err(e),
             }
+        }
+        if self.registry().of::<PriorityClass>().is_some() {
+            admission::bootstrap(&self.client()).await?;
         }
         Ok(())
     }
@@ -169,12 +179,17 @@ impl ApiServer {
             *field_selector = selector;
         }
         self.permit(&user, &action).await?;
-        let grants = kind.group == rbac::GROUP && !matches!(verb, "get" | "list" | "watch");
+        let writes = !matches!(verb, "get" | "list" | "watch");
+        let grants = writes && kind.group == rbac::GROUP;
+        let rules = writes && admission::is_about(&kind);
         let scope = key::Scope::new(kind, namespace, user)?;
         let response = self.perform(scope, name, subresource, operation).await?;
         if grants {
             // What has been acknowledged is in force.
             self.authorizer.settle().await?;
+        }
+        if rules {
+            self.admission.settle(&self.storage).await?;
         }
         Ok(response)
     }
@@ -198,10 +213,12 @@ impl ApiServer {
             (operation, Some(name), Some("scale")) if scope.kind.scale.is_some() => {
                 self.scale(&scope, &name, operation).await
             }
-            (Operation::Get, Some(name), Some("approval")) if certificate::is_request(&scope.kind) => {
+            (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
+            (Operation::Get, Some(name), Some(of @ ("approval" | "ephemeralcontainers" | "resize")))
+                if part::Part::of(&scope.kind, Some(of)).is_ok() =>
+            {
                 self.get(&scope, &name).await
             }
-            (Operation::Get, Some(name), None | Some("status")) => self.get(&scope, &name).await,
             (Operation::List(params), None, None) => self.list(&scope, &params).await,
             (Operation::Watch(params), None, None) => self.watch(&scope, params).await,
             (Operation::Create(payload, params), None, None) => self.create(&scope, payload, &params).await,
@@ -209,11 +226,11 @@ impl ApiServer {
                 self.create_subresource(&scope, &name, subresource, payload, &params).await
             }
             (Operation::Update(payload, params), Some(name), part) => {
-                let part = update::Part::of(&scope.kind, part)?;
+                let part = part::Part::of(&scope.kind, part)?;
                 self.update(&scope, &name, part, payload, &params).await
             }
             (Operation::Patch(patch, params), Some(name), part) => {
-                let part = update::Part::of(&scope.kind, part)?;
+                let part = part::Part::of(&scope.kind, part)?;
                 self.patch(&scope, &name, part, &patch, &params).await
             }
             (Operation::Delete(params), Some(name), None) => self.delete(&scope, &name, &params).await,
@@ -272,6 +289,7 @@ pub struct ApiServerBuilder {
     rng: Rng,
     authorizer: Arc<dyn Authorizer>,
     tokens: Option<token::Tokens>,
+    admission: Vec<Arc<dyn admission::Admission>>,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -317,6 +335,13 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Adds a step of admission of your own, behind those that were added before.
+    #[must_use]
+    pub fn admission(mut self, plugin: impl admission::Admission) -> Self {
+        self.admission.push(Arc::new(plugin));
+        self
+    }
+
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
         let built_in = Arc::new(self.registry.unwrap_or_else(Registry::builtin));
@@ -328,6 +353,7 @@ impl ApiServerBuilder {
             rng: self.rng.child("server"),
             authorizer: self.authorizer,
             tokens: self.tokens,
+            admission: Arc::new(admission::Chain::new(self.admission)),
         }
     }
 }

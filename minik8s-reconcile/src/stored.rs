@@ -74,6 +74,20 @@ impl Stored {
         Ok(served)
     }
 
+    /// Whether it is known how objects of `kind` are served.
+    pub(crate) fn is_served_as(&self, kind: &Arc<Kind>) -> bool {
+        let known = self.0.served.lock().expect("no reader panics");
+        known.as_deref().is_some_and(|(of, _)| Arc::ptr_eq(of, kind))
+    }
+
+    /// As [`Self::served_as`], from what a webhook made of it in the version of the kind.
+    pub(crate) fn served_from(&self, kind: &Arc<Kind>, json: &[u8]) -> Result<Self, ConversionError> {
+        let json = kind.from_stored(json)?.unwrap_or_else(|| json.to_vec());
+        let served = Self::new(json.into(), self.0.revision);
+        *self.0.served.lock().expect("no reader panics") = Some(Box::new((kind.clone(), served.clone())));
+        Ok(served)
+    }
+
     /// The object as JSON text.
     pub fn json(&self) -> &Bytes {
         &self.0.json

@@ -14,7 +14,7 @@ use super::schema::Schema;
 use super::{names, publish};
 use crate::conversion::{ConversionError, StoredForm};
 use crate::field::{FieldErrors, FieldPath};
-use crate::kind::{Cell, Column, Kind, Name, age, human_duration};
+use crate::kind::{Cell, Column, Converter, Kind, Name, age, human_duration};
 use crate::object::{DecodeError, Decoded, Object};
 use crate::scale::ScalePaths;
 use crate::unstructured::Unstructured;
@@ -100,7 +100,12 @@ fn kind(
     kind.validate_change = Some(Box::new(move |new, old| schema_of.validate(tree(new), Some(tree(old)))));
     let published = publish::schema(props, &accepted.kind);
     kind.schema = Some(Box::new(move || published.clone()));
-    kind.form = Some(Box::new(Form::new(crd, &kind, schema)));
+    let form = Form::new(crd, &kind, schema);
+    let conversion = crd.spec.conversion.as_ref().filter(|c| c.strategy == "Webhook");
+    kind.converter = conversion
+        .and_then(|c| c.webhook.clone())
+        .map(|webhook| Converter { webhook, stored: form.stored.clone() });
+    kind.form = Some(Box::new(form));
     Ok(kind)
 }
 
@@ -222,9 +227,8 @@ impl Form {
             return Ok(());
         }
         Err(ConversionError(format!(
-            "conversion webhook for {from}, Kind={} failed: this server calls no conversion webhooks, so that only \
-             {} is at hand",
-            self.kind, self.stored
+            "conversion webhook for {from}, Kind={} failed: it was not asked for {to}",
+            self.kind
         )))
     }
 }

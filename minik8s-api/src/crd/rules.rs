@@ -5,6 +5,8 @@
 //! `self`; one that mentions `oldSelf` is about changes, and is run only where there is a value before.
 
 #[cfg(feature = "cel")]
+mod access;
+#[cfg(feature = "cel")]
 mod check;
 #[cfg(feature = "cel")]
 mod cost;
@@ -12,6 +14,8 @@ mod cost;
 mod environment;
 #[cfg(feature = "cel")]
 mod evaluate;
+#[cfg(feature = "cel")]
+mod expression;
 #[cfg(feature = "cel")]
 mod lists;
 #[cfg(feature = "cel")]
@@ -30,7 +34,11 @@ mod values;
 mod without;
 
 #[cfg(feature = "cel")]
+pub use access::{Authorize, Question};
+#[cfg(feature = "cel")]
 pub(super) use evaluate::Evaluation;
+#[cfg(feature = "cel")]
+pub use expression::{Answer, Bindings, Expression, VARIABLES};
 #[cfg(feature = "cel")]
 pub use program::Rule;
 use serde_json::Value;

@@ -1,7 +1,8 @@
 //! Roles, classes, webhooks and custom resources.
 
 use k8s_openapi::api::admissionregistration::v1::{
-    MutatingWebhookConfiguration, RuleWithOperations, ValidatingWebhookConfiguration, WebhookClientConfig,
+    MatchResources, MutatingWebhookConfiguration, RuleWithOperations, ValidatingAdmissionPolicy,
+    ValidatingAdmissionPolicyBinding, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
 use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleBinding, RoleRef, Subject};
 use k8s_openapi::api::scheduling::v1::PriorityClass;
@@ -78,6 +79,30 @@ pub fn mutating(object: &mut MutatingWebhookConfiguration) {
         rules(hook.rules.as_deref_mut().unwrap_or_default());
         client(&mut hook.client_config);
     }
+}
+
+/// Fills in a policy.
+pub fn policy(policy: &mut ValidatingAdmissionPolicy) {
+    let Some(spec) = &mut policy.spec else { return };
+    set(&mut spec.failure_policy, "Fail");
+    if let Some(constraints) = &mut spec.match_constraints {
+        resources(constraints);
+    }
+}
+
+/// Fills in a binding of a policy.
+pub fn policy_binding(binding: &mut ValidatingAdmissionPolicyBinding) {
+    if let Some(matched) = &mut binding.spec.match_resources {
+        resources(matched);
+    }
+}
+
+fn resources(matched: &mut MatchResources) {
+    set(&mut matched.match_policy, "Equivalent");
+    matched.namespace_selector.get_or_insert_default();
+    matched.object_selector.get_or_insert_default();
+    let rules = matched.resource_rules.iter_mut().chain(&mut matched.exclude_resource_rules).flatten();
+    rules.for_each(|rule| set(&mut rule.scope, "*"));
 }
 
 fn rules(rules: &mut [RuleWithOperations]) {

@@ -17,12 +17,13 @@ use crate::crd::definition;
 use crate::default::cluster as default;
 use crate::kind::Kind;
 use crate::table::cluster as table;
-use crate::validate::{certificate, cluster as validate};
+use crate::validate::{admission, certificate, cluster as validate};
 
 pub(super) fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<ValidatingWebhookConfiguration>()
             .defaults(default::validating)
+            .validate(admission::validating)
             .table(table::webhook_columns(), table::validating)
             .categories(&["api-extensions"])
             .generation(true)
@@ -30,12 +31,15 @@ pub(super) fn kinds() -> Vec<Kind> {
             .build(),
         Kind::of::<MutatingWebhookConfiguration>()
             .defaults(default::mutating)
+            .validate(admission::mutating)
             .table(table::webhook_columns(), table::mutating)
             .categories(&["api-extensions"])
             .generation(true)
             .schema()
             .build(),
         Kind::of::<ValidatingAdmissionPolicy>()
+            .defaults(default::policy)
+            .validate(admission::policy)
             .table(table::policy_columns(), table::policy)
             .categories(&["api-extensions"])
             .status()
@@ -43,6 +47,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .schema()
             .build(),
         Kind::of::<ValidatingAdmissionPolicyBinding>()
+            .defaults(default::policy_binding)
+            .validate(admission::policy_binding)
             .table(table::policy_binding_columns(), table::policy_binding)
             .categories(&["api-extensions"])
             .generation(true)

@@ -147,6 +147,8 @@ pub(super) fn kinds() -> Vec<Kind> {
         Kind::of::<LimitRange>()
             .table(table::small::limit_range_columns(), table::small::limit_range)
             .short_names(&["limits"])
+            .defaults(default::limits::limit_range)
+            .validate(validate::limits::limit_range)
             .schema()
             .build(),
         Kind::of::<ResourceQuota>()
@@ -155,6 +157,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             .status()
             .generation(false)
             .returns_deleted()
+            .validate(validate::limits::quota)
+            .validate_update(validate::limits::quota_update)
             .prepare_for_create(|q| q.status = Some(Default::default()))
             .schema()
             .build(),
@@ -167,7 +171,17 @@ fn pod() -> Kind {
         .short_names(&["po"])
         .categories(&["all"])
         .status()
-        .subresources(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy"])
+        .subresources(&[
+            "attach",
+            "binding",
+            "ephemeralcontainers",
+            "eviction",
+            "exec",
+            "log",
+            "portforward",
+            "proxy",
+            "resize",
+        ])
         .returns_deleted()
         .graceful(pod_grace)
         .defaults(default::pod::pod)

@@ -3,6 +3,8 @@
 //! The server finds the node, speaks to its agent as a client would, and passes bytes on in both directions. What
 //! protocol they are is between the client and the agent.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode, header};
@@ -11,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use minik8s_api::Kind;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -20,6 +23,7 @@ use super::route::Place;
 use super::serve::StandsStill;
 use super::{BoxError, Frontend};
 use crate::error::ApiError;
+use crate::request::User;
 
 /// Where agents listen if their node does not say.
 const AGENT_PORT: i32 = 10250;
@@ -35,11 +39,36 @@ pub(super) fn is_proxied(kind: &Kind, subresource: &str) -> bool {
     }
 }
 
+/// What a query says of how to talk, as admission sees it.
+fn options(query: &str) -> Value {
+    let mut options = Map::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match name.as_ref() {
+            "stdin" | "stdout" | "stderr" | "tty" => {
+                options.insert(name.into_owned(), matches!(value.as_ref(), "true" | "1").into());
+            }
+            "container" | "path" => {
+                options.insert(name.into_owned(), value.into_owned().into());
+            }
+            "command" | "ports" => {
+                let list = options.entry(name.into_owned()).or_insert_with(|| Value::Array(Vec::new()));
+                if let Some(list) = list.as_array_mut() {
+                    list.push(value.into_owned().into());
+                }
+            }
+            _ => {}
+        }
+    }
+    options.into()
+}
+
 impl Frontend {
+    #[allow(clippy::too_many_arguments)]
     pub(super) async fn proxy<B>(
         &self,
-        kind: &Kind,
+        kind: &Arc<Kind>,
         place: &Place,
+        user: &User,
         name: &str,
         subresource: &str,
         request: Request<B>,
@@ -48,6 +77,8 @@ impl Frontend {
         B: Send + 'static,
     {
         let query = request.uri().query().unwrap_or_default();
+        let (namespace, options) = (place.namespace.as_deref(), options(query));
+        self.server.admit_connection(kind, namespace, user, name, subresource, options).await?;
         let (node, path) = if kind.kind == "Node" {
             (name.to_owned(), format!("/{}", place.rest))
         } else {

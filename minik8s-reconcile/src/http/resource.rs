@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::StreamExt;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use minik8s_api::{Kind, protobuf};
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ impl Frontend {
         if let (Some(name), Some(subresource)) = (&place.name, &place.subresource)
             && super::proxy::is_proxied(&kind, subresource)
         {
-            return self.proxy(&kind, &place, name, subresource, request).await;
+            return self.proxy(&kind, &place, &user, name, subresource, request).await;
         }
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query());
@@ -129,7 +129,8 @@ impl Frontend {
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
-        if let Some(trail) = parts.extensions.get::<Trail>() {
+        let trail = parts.extensions.get::<Trail>();
+        if let Some(trail) = trail {
             match &operation {
                 Operation::Create(Payload::Json(body), _) | Operation::Update(Payload::Json(body), _) => {
                     trail.sent(body);
@@ -146,8 +147,14 @@ impl Frontend {
             operation,
             user,
         };
-        let response = self.handled(request).await?;
-        self.answer(&answer, response)
+        let response = self.handled(request).await;
+        if let Some(trail) = trail {
+            match &response {
+                Ok(response) => trail.annotate(&response.annotations),
+                Err(error) => error.notes().into_iter().for_each(|notes| trail.annotate(&notes.annotations)),
+            }
+        }
+        self.answer(&answer, response?)
     }
 
     /// What the server answers. Rules that somebody wrote are compiled and run beside the threads that all requests
@@ -233,19 +240,7 @@ impl Frontend {
             Encoding::Json => super::json(code, bytes),
             Encoding::Yaml => super::respond_with(code, "application/yaml", to_yaml(&bytes)?),
         };
-        for warning in &response.warnings {
-            let mut text = String::with_capacity(warning.len() + 8);
-            for c in warning.chars() {
-                match c {
-                    '"' | '\\' => text.extend(['\\', c]),
-                    c if c.is_control() => text.push(' '),
-                    c => text.push(c),
-                }
-            }
-            if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
-                response_out.headers_mut().append(header::WARNING, value);
-            }
-        }
+        super::warn(&mut response_out, &response.warnings);
         Ok(response_out)
     }
 

@@ -5,10 +5,11 @@ use minik8s_api::{FieldErrors, FieldPath, Kind};
 use serde_json::{Value, json};
 
 use super::key::Scope;
-use super::update::{Edited, Part};
+use super::part::Part;
+use super::update::{Edited, Write};
 use super::{ApiServer, authorizer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Patch, WriteParams};
+use crate::request::{ApiResponse, Notes, Patch, WriteParams};
 
 /// How often an object may come and go while it is to be applied.
 const ATTEMPTS: usize = 8;
@@ -22,17 +23,30 @@ impl ApiServer {
         patch: &Patch,
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
+        let config = read(&scope.kind, scope, name, &patch.body)?;
+        self.apply_config(scope, name, part, &config, patch.force, params).await
+    }
+
+    /// Applies a configuration that has been read.
+    pub(super) async fn apply_config(
+        &self,
+        scope: &Scope,
+        name: &str,
+        part: Part,
+        config: &Value,
+        force: bool,
+        params: &WriteParams,
+    ) -> Result<ApiResponse, ApiError> {
         if params.field_manager.is_empty() {
             let mut errors = FieldErrors::new();
             errors.required(FieldPath::new("fieldManager"), "is required for apply patch");
             return Err(ApiError::invalid_options("PatchOptions", &errors));
         }
         let kind = &scope.kind;
-        let config = read(kind, scope, name, &patch.body)?;
         let wish = config.pointer("/metadata/resourceVersion").cloned();
         let edit = |live: &Value, managed: &ManagedFields| {
             let Applied { mut object, managed } =
-                self.applied(scope, name, part, (live, managed), &config, patch.force, params)?;
+                self.applied(scope, name, part, (live, managed), config, force, params)?;
             // The version of the object below is no wish of the configuration's author.
             if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
                 metadata.remove("resourceVersion");
@@ -42,11 +56,12 @@ impl ApiServer {
         };
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            match self.change(scope, name, part, params, false, &edit).await {
+            let write = Write { options: "PatchOptions", params, whole: false };
+            match self.change(scope, name, part, write, Notes::default(), &edit).await {
                 Err(e) if e.is_not_found() && part == Part::Main => {}
                 done => return done,
             }
-            match self.apply_new(scope, name, &config, patch.force, params).await {
+            match self.apply_new(scope, name, config, force, params).await {
                 Err(e) if e.is_already_exists() => last = Some(e),
                 done => return done,
             }
@@ -82,10 +97,10 @@ impl ApiServer {
         self.permit(&scope.user, &create).await?;
         let nothing = (&json!({}), &ManagedFields::default());
         let applied = self.applied(scope, name, Part::Main, nothing, config, force, params)?;
-        let mut warnings = Vec::new();
+        let mut notes = Notes::default();
         let decoded = kind.decode_value(&applied.object);
-        let object = encoding::checked(kind, decoded, params.field_validation, &mut warnings)?;
-        self.insert(scope, object, Some(applied.managed), params, warnings).await
+        let object = encoding::checked(kind, decoded, params.field_validation, &mut notes.warnings)?;
+        self.insert(scope, object, Some(applied.managed), ("PatchOptions", params), notes).await
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -117,7 +132,7 @@ impl ApiServer {
 }
 
 /// Reads a configuration, which must be of the object that the path names.
-fn read(kind: &Kind, scope: &Scope, name: &str, body: &[u8]) -> Result<Value, ApiError> {
+pub(super) fn read(kind: &Kind, scope: &Scope, name: &str, body: &[u8]) -> Result<Value, ApiError> {
     let bad = |e: &dyn std::fmt::Display| ApiError::bad_request(format!("error decoding YAML: {e}"));
     let text = std::str::from_utf8(body).map_err(|e| bad(&e))?;
     let mut documents = minik8s_api::manifest::load("the body", text).map_err(|e| bad(&e))?;

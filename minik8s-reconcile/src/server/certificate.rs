@@ -10,7 +10,7 @@ use super::ApiServer;
 use super::authorizer::Action;
 use super::create::to_second;
 use super::key::Scope;
-use super::update::Part;
+use super::part::Part;
 use crate::error::ApiError;
 use crate::request::User;
 

@@ -4,10 +4,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use minik8s_api::patch::apply::ManagedFields;
 use minik8s_api::{Object, meta};
 
+use super::admission::{Options, Request, Verb, no_namespace};
 use super::key::{Scope, namespace_key};
-use super::{ApiServer, certificate, encoding, managed_fields};
+use super::{ApiServer, certificate, encoding, managed_fields, rbac};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
+use crate::request::{ApiResponse, Notes, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
 
 /// Generated names that are tried before giving up.
@@ -23,20 +24,36 @@ impl ApiServer {
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
         managed_fields::check_manager("CreateOptions", params)?;
-        let mut warnings = Vec::new();
-        let object = encoding::read(&scope.kind, payload, params.field_validation, &mut warnings)?;
-        self.insert(scope, object, None, params, warnings).await
+        let mut notes = Notes::default();
+        let object = encoding::read(&scope.kind, payload, params.field_validation, &mut notes.warnings)?;
+        self.insert(scope, object, None, ("CreateOptions", params), notes).await
     }
 
     /// Makes the object. It belongs to its maker, unless it has been `applied`.
     pub(super) async fn insert(
         &self,
         scope: &Scope,
+        object: Box<dyn Object>,
+        applied: Option<ManagedFields>,
+        (options, params): (&'static str, &WriteParams),
+        mut notes: Notes,
+    ) -> Result<ApiResponse, ApiError> {
+        let options = Options::Write(options, params);
+        match self.try_insert(scope, object, applied, options, params, &mut notes).await {
+            Ok(body) => Ok(ApiResponse::noted(body, notes)),
+            Err(error) => Err(error.with_notes(notes)),
+        }
+    }
+
+    async fn try_insert(
+        &self,
+        scope: &Scope,
         mut object: Box<dyn Object>,
         applied: Option<ManagedFields>,
+        options: Options<'_>,
         params: &WriteParams,
-        warnings: Vec<String>,
-    ) -> Result<ApiResponse, ApiError> {
+        notes: &mut Notes,
+    ) -> Result<ResponseBody, ApiError> {
         let kind = &scope.kind;
         if kind.terminating {
             let message = "create not allowed while custom resource definition is terminating";
@@ -46,7 +63,17 @@ impl ApiServer {
         certificate::stamp(&mut *object, &scope.user);
         kind.default(&mut *object);
         kind.prepare_for_create(&mut *object);
-        self.equip(scope, &mut *object).await?;
+        let stamp = object.metadata().clone();
+        let name = stamp.name.as_deref().unwrap_or_default();
+        let mut request = Request::new(self, scope, Verb::Create, name, options).with_object(object);
+        let changed = self.admission.mutate(&mut request, notes).await?;
+        let mut object = request.take_object().expect("it was put in");
+        if changed {
+            restamp(object.metadata_mut(), stamp);
+            certificate::stamp(&mut *object, &scope.user);
+            kind.default(&mut *object);
+            kind.prepare_for_create(&mut *object);
+        }
         let sent = object.metadata_mut().managed_fields.take();
         let managed = applied.unwrap_or_else(|| {
             let mut managed = managed_fields::asked_of_new(sent.as_deref());
@@ -77,39 +104,45 @@ impl ApiServer {
             if !errors.is_empty() {
                 return Err(ApiError::invalid(kind, &name, &errors));
             }
-            self.admit(scope, None, &*object).await?;
+            if kind.group == rbac::GROUP {
+                rbac::may_grant(self, scope, None, &*object).await?;
+            }
+            request.set_name(&name);
+            request.set_object(object);
+            self.admission.validate(&request, notes).await?;
             let mut compare = vec![Compare::Absent(scope.key(&name)?)];
             if let Some(namespace) = &scope.namespace {
-                self.admit_to_namespace(kind, &name, namespace).await?;
                 compare.push(Compare::Present(namespace_key(namespace)));
             }
-            let draft = encoding::draft(kind, &mut *object, Some(managed.as_bytes()))?;
+            let charge = self.charge(&request, request.object()).await?;
+            let own = compare.len();
+            compare.extend(charge.compare.iter().cloned());
+            object = request.take_object().expect("it was put in");
+            let draft = self.draft(kind, &mut *object, Some(managed.as_bytes())).await?;
             if params.dry_run {
                 if self.storage.get(compare[0].key()).await?.is_some() {
                     return Err(ApiError::already_exists(kind, &name));
                 }
-                let object = draft.stamp(0).served_as(kind)?;
-                return Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings });
+                let object = self.served(kind, &draft.stamp(0)).await?;
+                return Ok(ResponseBody::Object { object, created: true });
             }
             let key = scope.key(&name)?;
-            let fence = super::fence::moved(&key, None, Some(&*object));
+            let mut ops = charge.ops.clone();
+            ops.extend(super::fence::moved(&key, None, Some(&*object)));
             // What is written along comes first: callers look at the last one.
-            let ops = fence.into_iter().chain([Op::Put(key, draft)]).collect();
+            ops.push(Op::Put(key, draft));
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value").served_as(kind)?;
-                    return Ok(ApiResponse {
-                        body: ResponseBody::Object { object, created: true },
-                        warnings,
-                    });
+                    let object = self.served(kind, &written.pop().expect("what was written last")).await?;
+                    return Ok(ResponseBody::Object { object, created: true });
                 }
                 TxnOutcome::Refused { index: 0, .. } if generated && attempt < NAME_ATTEMPTS => attempt += 1,
                 TxnOutcome::Refused { index: 0, .. } => return Err(ApiError::already_exists(kind, &name)),
+                // Somebody else has changed a quota.
+                TxnOutcome::Refused { index, .. } if index >= own => {}
                 // The namespace went away between the check and the write.
                 TxnOutcome::Refused { .. } => {
-                    return Err(super::admission::no_namespace(
-                        scope.namespace.as_deref().unwrap_or_default(),
-                    ));
+                    return Err(no_namespace(scope.namespace.as_deref().unwrap_or_default()));
                 }
             }
         }
@@ -150,6 +183,19 @@ impl ApiServer {
         metadata.self_link = None;
         Ok(())
     }
+}
+
+/// What clients cannot say of an object stays as the server said it, whatever plugins made of that.
+fn restamp(metadata: &mut ObjectMeta, stamp: ObjectMeta) {
+    metadata.namespace = stamp.namespace;
+    metadata.uid = stamp.uid;
+    metadata.creation_timestamp = stamp.creation_timestamp;
+    metadata.deletion_timestamp = None;
+    metadata.deletion_grace_period_seconds = None;
+    metadata.generation = stamp.generation;
+    metadata.resource_version = stamp.resource_version;
+    metadata.self_link = None;
+    metadata.name = metadata.name.take().filter(|n| !n.is_empty());
 }
 
 /// Kubernetes' `Time` has whole seconds.

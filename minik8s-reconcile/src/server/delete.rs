@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use minik8s_api::Object;
 
+use super::admission::{Options, Request, Verb};
 use super::create::to_second;
 use super::key::Scope;
 use super::update::released;
-use super::{ApiServer, definitions, encoding};
+use super::{ApiServer, definitions};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, DeleteParams, ListParams, Propagation, ResponseBody};
+use crate::request::{ApiResponse, DeleteParams, ListParams, Notes, Propagation, ResponseBody};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
 
 /// Kept by the garbage collector until the dependents are gone.
@@ -25,33 +26,55 @@ impl ApiServer {
         name: &str,
         params: &DeleteParams,
     ) -> Result<ApiResponse, ApiError> {
+        let mut notes = Notes::default();
+        match self.try_delete(scope, name, params, &mut notes).await {
+            Ok(body) => Ok(ApiResponse::noted(body, notes)),
+            Err(error) => Err(error.with_notes(notes)),
+        }
+    }
+
+    async fn try_delete(
+        &self,
+        scope: &Scope,
+        name: &str,
+        params: &DeleteParams,
+        notes: &mut Notes,
+    ) -> Result<ResponseBody, ApiError> {
         let kind = &scope.kind;
         loop {
             let stored = self.read(scope, name).await?;
-            let served = stored.served_as(kind)?;
-            let mut object = served.object(kind).map_err(ApiError::internal)?;
-            super::node::admit_deletion(scope, &*object)?;
-            self.check_preconditions(scope, name, params, &*object, stored.revision())?;
+            let served = self.served(kind, &stored).await?;
+            let old = served.object(kind).map_err(ApiError::internal)?;
+            self.check_preconditions(scope, name, params, &*old, stored.revision())?;
+            let mut request =
+                Request::new(self, scope, Verb::Delete, name, Options::Delete(params)).in_place_of(&*old);
+            self.admission.mutate(&mut request, notes).await?;
+            self.admission.validate(&request, notes).await?;
+            let mut object = old.boxed_clone();
             let changed = self.mark_deleted(scope, &mut *object, params);
             let gone = released(&*object);
             let uid = object.metadata().uid.clone().unwrap_or_default();
             if params.dry_run || (!changed && !gone) {
-                return Ok(ResponseBody::Object { object: served, created: false }.into());
+                return Ok(ResponseBody::Object { object: served, created: false });
             }
             let key = scope.key(name)?;
-            let draft = encoding::draft(kind, &mut *object, stored.managed_fields())?;
-            let op = if gone { Op::Delete(key.clone(), draft) } else { Op::Put(key.clone(), draft) };
-            let fence = if gone { super::fence::moved(&key, Some(&*object), None) } else { None };
-            let compare = vec![Compare::Revision(key, stored.revision())];
-            let ops = fence.into_iter().chain([op]).collect();
+            let draft = self.draft(kind, &mut *object, stored.managed_fields()).await?;
+            let charge = self.charge(&request, Some(&*object).filter(|_| !gone)).await?;
+            let mut ops = charge.ops.clone();
+            if gone {
+                ops.extend(super::fence::moved(&key, Some(&*object), None));
+            }
+            // What is written along comes first: callers look at the last one.
+            ops.push(if gone { Op::Delete(key.clone(), draft) } else { Op::Put(key.clone(), draft) });
+            let mut compare = vec![Compare::Revision(key, stored.revision())];
+            compare.extend(charge.compare.iter().cloned());
             match self.storage.txn(Txn { compare, ops }).await? {
                 TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value").served_as(kind)?;
+                    let object = self.served(kind, &written.pop().expect("what was written last")).await?;
                     return Ok(if gone && !kind.returns_deleted {
                         ResponseBody::Deleted { name: name.to_owned(), uid, revision: object.revision() }
-                            .into()
                     } else {
-                        ResponseBody::Object { object, created: false }.into()
+                        ResponseBody::Object { object, created: false }
                     });
                 }
                 // Somebody else was quicker: look again.

@@ -10,10 +10,19 @@ use crate::storage::Draft;
 
 /// The object as it is stored, lacking nothing but its revision. `managed` is the JSON of its `managedFields`.
 pub(super) fn draft(kind: &Kind, object: &mut dyn Object, managed: Option<&[u8]>) -> Result<Draft, ApiError> {
+    strip(object);
+    Ok(gapped(kind.to_stored(object)?, managed))
+}
+
+/// Takes out of an object what is put into its text later.
+pub(super) fn strip(object: &mut dyn Object) {
     let metadata = object.metadata_mut();
     metadata.resource_version = Some(String::new());
     metadata.managed_fields = None;
-    let mut json = kind.to_stored(object)?;
+}
+
+/// The text of a stripped object, with its `managedFields` and a gap for its revision.
+pub(super) fn gapped(mut json: Vec<u8>, managed: Option<&[u8]>) -> Draft {
     // Behind everything else of the metadata, and as text: trees of them are large.
     if let Some(managed) = managed.filter(|m| *m != b"[]") {
         let end = json_text::metadata_end(&json).expect("objects have metadata");
@@ -21,7 +30,7 @@ pub(super) fn draft(kind: &Kind, object: &mut dyn Object, managed: Option<&[u8]>
         json.splice(end..end, NAME.iter().chain(managed).copied());
     }
     let version = json_text::metadata_member(&json, "resourceVersion").expect("it was set above");
-    Ok(Draft::new(json, version.start + 1))
+    Draft::new(json, version.start + 1)
 }
 
 /// Reads the object that a request brings; what it should not have goes into `warnings`, or fails, as the request

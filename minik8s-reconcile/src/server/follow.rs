@@ -1,7 +1,7 @@
 //! Keeps indexes of what is stored, by following the storage.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -65,7 +65,7 @@ impl Follower {
             followed.push(shard);
         }
         for shard in &followed {
-            tokio::spawn(follow(storage.clone(), shard.clone(), index.clone(), stop.clone()));
+            tokio::spawn(follow(Arc::downgrade(&storage), shard.clone(), index.clone(), stop.clone()));
         }
         Ok(Self { storage, shards: followed, _stop: stop.drop_guard() })
     }
@@ -103,8 +103,9 @@ async fn fill(storage: &dyn Storage, shard: &Shard, index: &impl Index) -> Resul
     Ok(())
 }
 
+/// Goes on for as long as somebody else holds the storage: one that is let go is closed at once.
 async fn follow(
-    storage: Arc<dyn Storage>,
+    storage: Weak<dyn Storage>,
     shard: Arc<Shard>,
     index: Arc<impl Index>,
     stop: CancellationToken,
@@ -113,15 +114,22 @@ async fn follow(
         let ended = tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            ended = changes(&*storage, &shard, &*index) => ended,
+            ended = changes(&storage, &shard, &*index) => match ended {
+                Some(ended) => ended,
+                None => return,
+            },
         };
         tracing::debug!(shard = shard.name, error = %ended, "reading anew");
         let refill = async {
             if !matches!(ended, StorageError::Compacted { .. }) {
                 tokio::time::sleep(RETRY).await;
             }
-            while let Err(error) = fill(&*storage, &shard, &*index).await {
-                tracing::warn!(shard = shard.name, %error, "cannot read");
+            while let Some(storage) = storage.upgrade() {
+                match fill(&*storage, &shard, &*index).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(shard = shard.name, %error, "cannot read"),
+                }
+                drop(storage);
                 tokio::time::sleep(RETRY).await;
             }
         };
@@ -133,12 +141,13 @@ async fn follow(
     }
 }
 
-/// Takes over changes until something goes wrong.
-async fn changes(storage: &dyn Storage, shard: &Shard, index: &impl Index) -> StorageError {
+/// Takes over changes until something goes wrong, or the storage is no longer there.
+async fn changes(storage: &Weak<dyn Storage>, shard: &Shard, index: &impl Index) -> Option<StorageError> {
     let after = shard.progress.load(Ordering::Acquire);
-    let mut watch = match storage.watch(&shard.prefix(), after).await {
+    let watch = storage.upgrade()?.watch(&shard.prefix(), after).await;
+    let mut watch = match watch {
         Ok(watch) => watch,
-        Err(error) => return error,
+        Err(error) => return Some(error),
     };
     loop {
         match watch.next().await {
@@ -150,7 +159,7 @@ async fn changes(storage: &dyn Storage, shard: &Shard, index: &impl Index) -> St
                 }
                 shard.reached(last);
             }
-            Err(error) => return error,
+            Err(error) => return Some(error),
         }
     }
 }

@@ -6,7 +6,7 @@ use minik8s_api::{FieldErrors, FieldPath, Kind};
 use serde_json::Value;
 
 use super::ApiServer;
-use super::update::Part;
+use super::part::Part;
 use crate::error::ApiError;
 use crate::request::WriteParams;
 use crate::stored::Stored;

@@ -6,10 +6,11 @@ use minik8s_api::{FieldErrors, FieldPath, Kind};
 use serde_json::Value;
 
 use super::key::Scope;
-use super::update::{Edited, Part};
+use super::part::Part;
+use super::update::{Edited, Write};
 use super::{ApiServer, managed_fields};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Patch, PatchFormat, WriteParams};
+use crate::request::{ApiResponse, Notes, Patch, PatchFormat, WriteParams};
 
 impl ApiServer {
     pub(super) async fn patch(
@@ -38,7 +39,8 @@ impl ApiServer {
         };
         // A JSON patch can reach for anything by way of what holds it.
         let whole = patch.format == PatchFormat::Json || body.pointer("/metadata/managedFields").is_some();
-        self.change(scope, name, part, params, whole, edit).await
+        let write = Write { options: "PatchOptions", params, whole };
+        self.change(scope, name, part, write, Notes::default(), edit).await
     }
 }
 

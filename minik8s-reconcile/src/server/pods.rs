@@ -1,14 +1,23 @@
 //! Subresources that are made, and bindings.
 
+#[cfg(feature = "http")]
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::{Binding, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+#[cfg(feature = "http")]
+use minik8s_api::Kind;
+use minik8s_api::Unstructured;
 use serde_json::Value;
 
+use super::admission::{Options, Request, Verb};
 use super::create::to_second;
 use super::key::Scope;
 use super::{ApiServer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
+#[cfg(feature = "http")]
+use crate::request::User;
+use crate::request::{ApiResponse, Notes, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
 
 impl ApiServer {
@@ -20,16 +29,105 @@ impl ApiServer {
         payload: Payload,
         params: &WriteParams,
     ) -> Result<ApiResponse, ApiError> {
-        let body = match &payload {
+        let body: Value = match &payload {
             Payload::Json(json) => serde_json::from_slice(json)
                 .map_err(|e| ApiError::bad_request(format!("the body is not JSON: {e}")))?,
             Payload::Typed(object) => object.to_value(),
         };
-        match (scope.kind.kind.as_ref(), subresource) {
-            ("Pod", "binding") => self.bind(scope, name, body, params).await,
-            ("ServiceAccount", "token") => self.request_token(scope, name, body, params).await,
-            ("Pod", "eviction") => self.evict(scope, name, body, params).await,
-            _ => Err(ApiError::no_such_resource()),
+        let named = (scope.kind.kind.as_ref(), subresource);
+        let kind = match named {
+            ("Pod", "binding") => ("v1", "Binding"),
+            ("ServiceAccount", "token") => ("authentication.k8s.io/v1", "TokenRequest"),
+            ("Pod", "eviction") => ("policy/v1", "Eviction"),
+            _ => return Err(ApiError::no_such_resource()),
+        };
+        let mut notes = Notes::default();
+        let options = Options::Write("CreateOptions", params);
+        let body =
+            self.admit_part(scope, Verb::Create, name, subresource, options, kind, body, &mut notes).await;
+        let done = match body {
+            Err(error) => Err(error),
+            Ok(body) => match named {
+                ("Pod", "binding") => self.bind(scope, name, body, params).await,
+                ("ServiceAccount", _) => self.request_token(scope, name, body, params).await,
+                _ => self.evict(scope, name, body, params).await,
+            },
+        };
+        match done {
+            Ok(mut response) => {
+                notes.extend(Notes { warnings: response.warnings, annotations: response.annotations });
+                (response.warnings, response.annotations) = (notes.warnings, notes.annotations);
+                Ok(response)
+            }
+            Err(error) => Err(error.with_notes(notes)),
+        }
+    }
+
+    /// Asks admission about what is made of or said to an object through a subresource; it may change that.
+    #[allow(clippy::too_many_arguments)]
+    async fn admit_part(
+        &self,
+        scope: &Scope,
+        verb: Verb,
+        name: &str,
+        subresource: &str,
+        options: Options<'_>,
+        (api_version, kind): (&str, &str),
+        body: Value,
+        notes: &mut Notes,
+    ) -> Result<Value, ApiError> {
+        let mut object = Unstructured::from_value(body, &mut Vec::new())
+            .map_err(|e| ApiError::bad_request(format!("the body is not a {kind}: {e}")))?;
+        for (given, default) in [(&mut object.api_version, api_version), (&mut object.kind, kind)] {
+            if given.is_empty() {
+                default.clone_into(given);
+            }
+        }
+        let mut request =
+            Request::new(self, scope, verb, name, options).of_part(subresource).with_object(Box::new(object));
+        self.admission.mutate(&mut request, notes).await?;
+        self.admission.validate(&request, notes).await?;
+        let object = request.take_object().expect("it was put in");
+        Ok(object.to_value())
+    }
+
+    /// Whether whoever asks may begin to talk with an object; `options` is what the query says.
+    ///
+    /// # Errors
+    /// Admission is against it.
+    #[cfg(feature = "http")]
+    pub(crate) async fn admit_connection(
+        &self,
+        kind: &Arc<Kind>,
+        namespace: Option<&str>,
+        user: &User,
+        name: &str,
+        subresource: &str,
+        options: Value,
+    ) -> Result<(), ApiError> {
+        let scope = Scope::new(kind.clone(), namespace.map(ToOwned::to_owned), user.clone())?;
+        let of = match (kind.kind.as_ref(), subresource) {
+            ("Pod", "exec") => "PodExecOptions",
+            ("Pod", "attach") => "PodAttachOptions",
+            ("Pod", "portforward") => "PodPortForwardOptions",
+            ("Node", "proxy") => "NodeProxyOptions",
+            // To read is not to connect.
+            _ => return Ok(()),
+        };
+        let mut notes = Notes::default();
+        let asked = self.admit_part(
+            &scope,
+            Verb::Connect,
+            name,
+            subresource,
+            Options::None,
+            ("v1", of),
+            options,
+            &mut notes,
+        );
+        match asked.await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.with_notes(notes)),
         }
     }
 

@@ -82,7 +82,7 @@ impl ContinueToken {
 
 impl ApiServer {
     pub(super) async fn get(&self, scope: &Scope, name: &str) -> Result<ApiResponse, ApiError> {
-        let object = self.read(scope, name).await?.served_as(&scope.kind)?;
+        let object = self.served(&scope.kind, &self.read(scope, name).await?).await?;
         super::node::admit_reading(scope, &object)?;
         Ok(ResponseBody::Object { object, created: false }.into())
     }
@@ -159,8 +159,9 @@ impl ApiServer {
         };
         let mut last = None;
         let mut more = page.remaining > 0;
-        for (key, object) in page.items {
-            let object = object.served_as(&scope.kind)?;
+        let (keys, stored): (Vec<_>, Vec<_>) = page.items.into_iter().unzip();
+        let served = self.all_served(&scope.kind, &stored).await?;
+        for (key, object) in keys.into_iter().zip(served) {
             if !filter.matches(&scope.kind, &object) {
                 continue;
             }

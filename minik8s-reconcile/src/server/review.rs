@@ -16,7 +16,7 @@ use super::authorizer::Action;
 use super::key::Scope;
 use super::{ApiServer, encoding};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Payload, ResponseBody, User, WriteParams};
+use crate::request::{ApiResponse, Notes, Payload, ResponseBody, User, WriteParams};
 use crate::stored::Stored;
 
 impl ApiServer {
@@ -44,7 +44,8 @@ impl ApiServer {
             None => self.answer(scope, &mut *object)?,
         }
         let object = Stored::new(object.to_json().into(), 0);
-        Ok(ApiResponse { body: ResponseBody::Object { object, created: true }, warnings })
+        let notes = Notes { warnings, ..Notes::default() };
+        Ok(ApiResponse::noted(ResponseBody::Object { object, created: true }, notes))
     }
 
     fn answer(&self, scope: &Scope, object: &mut dyn Object) -> Result<(), ApiError> {

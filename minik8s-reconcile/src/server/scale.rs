@@ -3,14 +3,17 @@
 use k8s_openapi::api::autoscaling::v1::Scale;
 use minik8s_api::patch::apply::ManagedFields;
 use minik8s_api::scale::{self, ScalePaths};
-use serde_json::Value;
+use minik8s_api::{Object, Unstructured};
+use serde_json::{Value, json};
 
+use super::admission::{Options, Request, Verb};
 use super::key::Scope;
+use super::part::Part;
 use super::patch::patched;
-use super::update::{Edited, Part};
-use super::{ApiServer, encoding};
+use super::update::{Edited, Write};
+use super::{ApiServer, apply, encoding, managed_fields};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Operation, ResponseBody, WriteParams};
+use crate::request::{ApiResponse, Notes, Operation, Patch, PatchFormat, ResponseBody, WriteParams};
 use crate::stored::Stored;
 
 impl ApiServer {
@@ -25,31 +28,87 @@ impl ApiServer {
         let mut response = match operation {
             Operation::Get => self.get(scope, name).await?,
             Operation::Update(payload, params) => {
-                let mut warnings = Vec::new();
-                let wanted = encoding::read(&scale::kind(), payload, params.field_validation, &mut warnings)?;
+                let mut notes = Notes::default();
+                let kind = scale::kind();
+                let wanted = encoding::read(&kind, payload, params.field_validation, &mut notes.warnings)?;
                 let wanted = wanted.to_value();
                 let edit = |_: &Value| Ok(wanted.clone());
-                let mut response = self.rescale(scope, name, &paths, &params, edit).await?;
-                response.warnings.append(&mut warnings);
-                response
+                let write = Write { options: "UpdateOptions", params: &params, whole: false };
+                self.rescale(scope, name, &paths, write, notes, edit).await?
             }
             Operation::Patch(patch, params) => {
+                managed_fields::check_manager("PatchOptions", &params)?;
+                let write = Write { options: "PatchOptions", params: &params, whole: false };
+                if patch.format == PatchFormat::Apply {
+                    return self.apply_scale(scope, name, &paths, &patch, &params).await;
+                }
                 let body: Value = serde_json::from_slice(&patch.body)
                     .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
                 let edit = |old: &Value| patched(&scale::kind(), patch.format, &body, old);
-                self.rescale(scope, name, &paths, &params, edit).await?
+                self.rescale(scope, name, &paths, write, Notes::default(), edit).await?
             }
             _ => return Err(ApiError::method_not_allowed()),
         };
-        if let ResponseBody::Object { object, .. } = &mut response.body {
-            let value: Value = serde_json::from_slice(object.json()).map_err(ApiError::internal)?;
-            let scale = paths.read(&value).ok_or_else(|| {
-                let path = &paths.spec_replicas;
-                ApiError::internal(format!("the spec replicas field \"{path}\" does not exist"))
-            })?;
-            *object = Stored::new(scale.to_string().into(), object.revision());
-        }
+        show(&mut response, &paths)?;
         Ok(response)
+    }
+
+    /// Applies a configuration of the scale.
+    async fn apply_scale(
+        &self,
+        scope: &Scope,
+        name: &str,
+        paths: &ScalePaths,
+        patch: &Patch,
+        params: &WriteParams,
+    ) -> Result<ApiResponse, ApiError> {
+        let kind = scale::kind();
+        let config = apply::read(&kind, scope, name, &patch.body)?;
+        let mut notes = Notes::default();
+        let decoded = kind.decode_value(&config);
+        let decoded = encoding::checked(&kind, decoded, params.field_validation, &mut notes.warnings)?;
+        let wanted = decoded.downcast_ref::<Scale>().expect("the kind decodes scales");
+        let errors = scale::validate(wanted);
+        if !errors.is_empty() {
+            return Err(ApiError::invalid(&kind, name, &errors));
+        }
+        // What it says of the scale, said of the object.
+        let mut whole = json!({
+            "apiVersion": scope.kind.api_version(), "kind": scope.kind.kind, "metadata": config["metadata"],
+        });
+        if let Some(replicas) = wanted.spec.as_ref().and_then(|s| s.replicas) {
+            paths.write(&mut whole, replicas);
+        }
+        let mut response = self.apply_config(scope, name, Part::Scale, &whole, patch.force, params).await?;
+        response.warnings.extend(notes.warnings);
+        show(&mut response, paths)?;
+        Ok(response)
+    }
+
+    /// Asks admission about a change of a scale.
+    pub(super) async fn admit_scale(
+        &self,
+        scope: &Scope,
+        name: &str,
+        write: Write<'_>,
+        old: &Value,
+        new: Option<&dyn Object>,
+        notes: &mut Notes,
+    ) -> Result<(), ApiError> {
+        let Some(paths) = &scope.kind.scale else { return Ok(()) };
+        let view = |value: &Value| {
+            let scale = paths.read(value)?;
+            Unstructured::from_value(scale, &mut Vec::new()).ok()
+        };
+        let new = new.map(Object::to_value).unwrap_or_default();
+        let (Some(old), Some(new)) = (view(old), view(&new)) else { return Ok(()) };
+        let options = Options::Write(write.options, write.params);
+        let mut request = Request::new(self, scope, Verb::Update, name, options)
+            .of_part(Part::Scale.name())
+            .in_place_of(&old)
+            .with_object(Box::new(new));
+        self.admission.mutate(&mut request, notes).await?;
+        self.admission.validate(&request, notes).await
     }
 
     /// Lets `edit` change the scale, and the object with it.
@@ -58,7 +117,8 @@ impl ApiServer {
         scope: &Scope,
         name: &str,
         paths: &ScalePaths,
-        params: &WriteParams,
+        write: Write<'_>,
+        notes: Notes,
         edit: impl Fn(&Value) -> Result<Value, ApiError>,
     ) -> Result<ApiResponse, ApiError> {
         let kind = scale::kind();
@@ -72,7 +132,7 @@ impl ApiServer {
             let decoded = encoding::checked(
                 &kind,
                 kind.decode_value(&wanted),
-                params.field_validation,
+                write.params.field_validation,
                 &mut Vec::new(),
             )?;
             let wanted = decoded.downcast_ref::<Scale>().expect("the kind decodes scales");
@@ -94,8 +154,21 @@ impl ApiServer {
             }
             Ok(Edited::from(new))
         };
-        self.change(scope, name, Part::Main, params, false, change).await
+        self.change(scope, name, Part::Scale, write, notes, change).await
     }
+}
+
+/// Puts the scale in the object's place.
+fn show(response: &mut ApiResponse, paths: &ScalePaths) -> Result<(), ApiError> {
+    if let ResponseBody::Object { object, .. } = &mut response.body {
+        let value: Value = serde_json::from_slice(object.json()).map_err(ApiError::internal)?;
+        let scale = paths.read(&value).ok_or_else(|| {
+            let path = &paths.spec_replicas;
+            ApiError::internal(format!("the spec replicas field \"{path}\" does not exist"))
+        })?;
+        *object = Stored::new(scale.to_string().into(), object.revision());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

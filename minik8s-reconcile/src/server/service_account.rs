@@ -4,15 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{
     ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
     ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount,
     VolumeProjection,
 };
-use minik8s_api::Object;
 
 use super::ApiServer;
-use super::key::Scope;
+use super::admission::{Admission, Notes, Request, Verb};
 use crate::controllers::root_ca;
 use crate::error::ApiError;
 use crate::stored::Stored;
@@ -30,43 +30,51 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The annotation of pods that show what a node runs by itself.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
-impl ApiServer {
-    /// Readies a new pod to run as its service account. Does nothing where no tokens are issued.
-    ///
-    /// # Errors
-    /// 403, if there is no such account.
-    pub(super) async fn equip(&self, scope: &Scope, object: &mut dyn Object) -> Result<(), ApiError> {
-        if self.tokens.is_none() {
-            return Ok(());
-        }
-        let Some(pod) = object.downcast_mut::<Pod>() else { return Ok(()) };
-        if pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR)) {
-            return Ok(());
-        }
-        let Some(spec) = &mut pod.spec else { return Ok(()) };
-        let name = spec.service_account_name.clone().unwrap_or_else(|| DEFAULT.to_owned());
-        let namespace = scope.namespace.as_deref().unwrap_or_default();
+/// Readies new pods to run as their service accounts. Does nothing where no tokens are issued.
+pub(super) struct ServiceAccounts;
+
+#[async_trait]
+impl Admission for ServiceAccounts {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        request.verb() == Verb::Create && request.is("", "Pod") && request.server.tokens.is_some()
+    }
+
+    async fn mutate(&self, request: &mut Request<'_>, _: &mut Notes) -> Result<bool, ApiError> {
         // Without a namespace there is another complaint to be made.
-        if self.storage.get(&super::key::namespace_key(namespace)).await?.is_none() {
-            return Ok(());
+        if request.namespace_object().await?.is_none() {
+            return Ok(false);
         }
-        let Some(account) = self.account(namespace, &name).await? else {
-            let why = format!(
+        let server = request.server;
+        let namespace = request.namespace().unwrap_or_default().to_owned();
+        let pod = request.object().and_then(|o| o.downcast_ref::<Pod>());
+        let Some((pod, spec)) = pod.and_then(|pod| Some((pod, pod.spec.as_ref()?))) else { return Ok(false) };
+        if pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR)) {
+            return Ok(false);
+        }
+        let name = spec.service_account_name.clone().unwrap_or_else(|| DEFAULT.to_owned());
+        let Some(account) = server.account(&namespace, &name).await? else {
+            return Err(request.forbidden(format!(
                 "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"
-            );
-            let pod = pod.metadata.name.as_deref().unwrap_or_default();
-            return Err(ApiError::forbidden(&scope.kind, pod, why));
+            )));
         };
+        let Some(pod) = request.object_mut().and_then(|o| o.downcast_mut::<Pod>()) else { return Ok(false) };
+        let Some(spec) = &mut pod.spec else { return Ok(false) };
         if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
             spec.image_pull_secrets.clone_from(&account.image_pull_secrets);
         }
         let wanted = spec.automount_service_account_token.or(account.automount_service_account_token);
         if wanted.unwrap_or(true) {
-            mount(pod, || format!("{VOLUME}{}", self.rng.suffix(5)));
+            mount(pod, || format!("{VOLUME}{}", server.rng.suffix(5)));
         }
-        Ok(())
+        Ok(true)
     }
+}
 
+impl ApiServer {
     /// The account. A default one that is not there yet may come.
     async fn account(&self, namespace: &str, name: &str) -> Result<Option<Arc<ServiceAccount>>, ApiError> {
         let key = format!("serviceaccounts/{namespace}/{name}");

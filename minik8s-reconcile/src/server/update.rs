@@ -1,133 +1,22 @@
 //! PUT, and what every change of an object goes through.
 
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use minik8s_api::patch::apply::{self, ManagedFields};
+use minik8s_api::validate::pod_parts;
 use minik8s_api::{FieldErrors, FieldPath, Kind, Object, meta};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use std::sync::Arc;
 
+use super::admission::{Options, Request, Verb};
 use super::key::Scope;
-use super::{ApiServer, certificate, encoding, managed_fields};
+use super::part::Part;
+use super::{ApiServer, certificate, encoding, managed_fields, rbac};
 use crate::error::ApiError;
-use crate::request::{ApiResponse, Payload, ResponseBody, WriteParams};
+use crate::request::{ApiResponse, Notes, Payload, ResponseBody, WriteParams};
 use crate::storage::{Compare, Op, Txn, TxnOutcome};
 use crate::stored::Stored;
-
-/// The part of an object that a change is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Part {
-    /// All but the status, where that is a part of its own.
-    Main,
-    /// The status alone.
-    Status,
-    /// A namespace's `spec.finalizers` alone.
-    Finalize,
-    /// Whether a certificate may be signed: the conditions of its request alone.
-    Approval,
-}
-
-impl Part {
-    pub(super) fn of(kind: &Kind, subresource: Option<&str>) -> Result<Self, ApiError> {
-        match subresource {
-            None => Ok(Self::Main),
-            Some("status") if kind.status => Ok(Self::Status),
-            Some("finalize") if kind.kind == "Namespace" => Ok(Self::Finalize),
-            Some("approval") if certificate::is_request(kind) => Ok(Self::Approval),
-            Some(_) => Err(ApiError::no_such_resource()),
-        }
-    }
-
-    /// The subresource through which it is written; empty for the object itself.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::Main => "",
-            Self::Status => "status",
-            Self::Finalize => "finalize",
-            Self::Approval => "approval",
-        }
-    }
-
-    /// Whether it covers that field of an object.
-    pub(super) fn covers(self, kind: &Kind, field: &str) -> bool {
-        match (self, field) {
-            (Self::Main, "status") => !kind.status,
-            // It holds nothing but finalizers.
-            (Self::Main, "spec") => kind.kind != "Namespace" || !kind.group.is_empty(),
-            (Self::Main, _) => true,
-            (Self::Status | Self::Approval, _) => matches!(field, "metadata" | "status"),
-            (Self::Finalize, _) => field == "spec",
-        }
-    }
-
-    /// `new`, with what this part does not cover as it was in `old`.
-    fn confine(self, kind: &Kind, old: &Value, mut new: Value) -> Value {
-        match self {
-            Self::Main => {
-                if kind.status {
-                    replace(&mut new, "status", old.get("status"));
-                }
-                if kind.kind == "Namespace" {
-                    let finalizers = old.pointer("/spec/finalizers");
-                    if let (Some(spec), Some(finalizers)) = (new.get_mut("spec"), finalizers) {
-                        replace(spec, "finalizers", Some(finalizers));
-                    }
-                }
-                new
-            }
-            Self::Status => {
-                let mut confined = old.clone();
-                replace(&mut confined, "status", new.get("status"));
-                if certificate::is_request(kind) {
-                    certificate::keep_verdict(&mut confined, old);
-                }
-                // Controllers keep notes about a status in its object's annotations and labels.
-                if kind.custom {
-                    confine_metadata(&mut confined, &new);
-                } else {
-                    replace(&mut confined, "metadata", new.get("metadata"));
-                }
-                confined
-            }
-            Self::Approval => {
-                let mut confined = old.clone();
-                if confined.get("status").is_none_or(|s| !s.is_object()) {
-                    replace(&mut confined, "status", Some(&json!({})));
-                }
-                let conditions = new.pointer("/status/conditions");
-                replace(&mut confined["status"], "conditions", conditions);
-                replace(&mut confined, "metadata", new.get("metadata"));
-                confined
-            }
-            Self::Finalize => {
-                let mut confined = old.clone();
-                replace(&mut confined, "spec", new.get("spec"));
-                confined
-            }
-        }
-    }
-}
-
-/// With the status of a custom kind come the version that it was made for, and who manages it.
-fn confine_metadata(confined: &mut Value, new: &Value) {
-    let Some(metadata) = confined.get_mut("metadata") else { return };
-    for field in ["resourceVersion", "uid", "managedFields"] {
-        replace(metadata, field, new.get("metadata").and_then(|m| m.get(field)));
-    }
-}
-
-/// Sets or removes a field of a JSON object.
-fn replace(object: &mut Value, field: &str, value: Option<&Value>) {
-    let Some(map) = object.as_object_mut() else { return };
-    match value {
-        Some(value) => {
-            map.insert(field.to_owned(), value.clone());
-        }
-        None => {
-            map.remove(field);
-        }
-    }
-}
 
 /// What a change makes of an object.
 pub(super) struct Edited {
@@ -142,14 +31,40 @@ impl From<Value> for Edited {
     }
 }
 
-/// A change that has been worked out.
-struct Changed {
+/// How a change is to be made.
+#[derive(Clone, Copy)]
+pub(super) struct Write<'a> {
+    /// What Kubernetes calls the options of the request.
+    pub(super) options: &'static str,
+    pub(super) params: &'a WriteParams,
+    /// Whether the edit is to see who owns what in the object itself.
+    pub(super) whole: bool,
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Done(Stored),
+    /// Somebody else wrote this meanwhile.
+    Outrun(Stored),
+}
+
+/// A change that has been worked out, but not admitted.
+struct Proposed {
     old: Box<dyn Object>,
+    old_value: Value,
     new: Box<dyn Object>,
-    /// What to write.
-    draft: crate::storage::Draft,
+    /// Who owns what then, if that is known.
+    managed: Option<ManagedFields>,
+    /// Who owns what before it, by what the writer says.
+    before: ManagedFields,
     /// Whether it insists on the version it was made for.
     insists: bool,
+}
+
+/// A change that is ready.
+struct Changed {
+    new: Box<dyn Object>,
+    managed: ManagedFields,
     /// Whether nothing keeps the object any more.
     gone: bool,
 }
@@ -168,8 +83,8 @@ impl ApiServer {
     ) -> Result<ApiResponse, ApiError> {
         managed_fields::check_manager("UpdateOptions", params)?;
         let kind = &scope.kind;
-        let mut warnings = Vec::new();
-        let object = encoding::read(kind, payload, params.field_validation, &mut warnings)?;
+        let mut notes = Notes::default();
+        let object = encoding::read(kind, payload, params.field_validation, &mut notes.warnings)?;
         let metadata = object.metadata();
         if metadata.name.as_deref().is_some_and(|n| n != name) {
             return Err(ApiError::bad_request(format!(
@@ -192,77 +107,128 @@ impl ApiServer {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let new = object.to_value();
-        let mut response =
-            self.change(scope, name, part, params, false, |_, _| Ok(Edited::from(new.clone()))).await?;
-        response.warnings.append(&mut warnings);
-        Ok(response)
+        let write = Write { options: "UpdateOptions", params, whole: false };
+        self.change(scope, name, part, write, notes, |_, _| Ok(Edited::from(new.clone()))).await
     }
 
     /// Reads the object, lets `edit` change it and writes it back; again, if someone else wrote in between and
-    /// `edit` does not insist on a version. `edit` is told who owns what; the object itself says so only if it is
-    /// asked for as a `whole`.
+    /// `edit` does not insist on a version. `edit` is told who owns what.
     pub(super) async fn change(
         &self,
         scope: &Scope,
         name: &str,
         part: Part,
-        params: &WriteParams,
-        whole: bool,
+        write: Write<'_>,
+        notes: Notes,
         edit: impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
     ) -> Result<ApiResponse, ApiError> {
-        let kind = &scope.kind;
         let mut stored = self.read(scope, name).await?;
         for _ in 0..ATTEMPTS {
-            let mut warnings = Vec::new();
-            let Changed { old, new, draft, insists, gone } =
-                self.edited(kind, name, part, params, &stored, whole, &edit, &mut warnings)?;
-            self.admit(scope, Some((part, &*old)), &*new).await?;
-            if params.dry_run || draft.same_as(&stored) {
-                let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored };
-                let object = object.served_as(kind)?;
-                return Ok(ApiResponse { body: ResponseBody::Object { object, created: false }, warnings });
-            }
-            let key = scope.key(name)?;
-            let compare = vec![Compare::Revision(key.clone(), stored.revision())];
-            let fence = super::fence::moved(&key, Some(&*old), (!gone).then_some(&*new));
-            let op = if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) };
-            // What is written along comes first: callers look at the last one.
-            let ops = fence.into_iter().chain([op]).collect();
-            match self.storage.txn(Txn { compare, ops }).await? {
-                TxnOutcome::Committed(mut written) => {
-                    let object = written.pop().expect("one write, one value").served_as(kind)?;
-                    return Ok(ApiResponse {
-                        body: ResponseBody::Object { object, created: false },
-                        warnings,
-                    });
+            let mut said = notes.clone();
+            match self.try_change(scope, name, part, write, &stored, &mut said, &edit).await {
+                Ok(Attempt::Done(object)) => {
+                    let body = ResponseBody::Object { object, created: false };
+                    return Ok(ApiResponse::noted(body, said));
                 }
-                TxnOutcome::Refused { current: None, .. } => return Err(ApiError::not_found(kind, name)),
-                TxnOutcome::Refused { .. } if insists => return Err(modified(kind, name)),
-                TxnOutcome::Refused { current: Some(current), .. } => stored = current,
+                Ok(Attempt::Outrun(current)) => stored = current,
+                Err(error) => return Err(error.with_notes(said)),
             }
         }
-        Err(modified(kind, name))
+        Err(modified(&scope.kind, name))
     }
 
-    /// What `edit` makes of the stored object.
     #[allow(clippy::too_many_arguments)]
-    fn edited(
+    async fn try_change(
+        &self,
+        scope: &Scope,
+        name: &str,
+        part: Part,
+        write: Write<'_>,
+        stored: &Stored,
+        notes: &mut Notes,
+        edit: &impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
+    ) -> Result<Attempt, ApiError> {
+        let (kind, params) = (&scope.kind, write.params);
+        let served = self.served(kind, stored).await?;
+        let proposed = self.proposed(kind, name, part, write, &served, edit, &mut notes.warnings)?;
+        let Proposed { old, old_value, new, managed, before, insists } = proposed;
+        let mut request =
+            Request::new(self, scope, Verb::Update, name, Options::Write(write.options, params))
+                .of_part(part.name())
+                .in_place_of(&*old)
+                .with_object(new);
+        let changed = match part {
+            // A scale is judged as such, and changed by nobody else.
+            Part::Scale => {
+                self.admit_scale(scope, name, write, &old_value, request.object(), notes).await?;
+                false
+            }
+            _ => self.admission.mutate(&mut request, notes).await?,
+        };
+        let mut new = request.take_object().expect("it was put in");
+        if changed {
+            let confined = part.confine(kind, &old_value, new.to_value());
+            new = encoding::checked(
+                kind,
+                kind.decode_value(&confined),
+                params.field_validation,
+                &mut notes.warnings,
+            )?;
+            keep(new.metadata_mut(), old.metadata());
+            kind.default(&mut *new);
+        }
+        let changed = self.settled(kind, name, part, params, (&*old, &old_value), new, managed, before)?;
+        let Changed { new, managed, gone } = changed;
+        if kind.group == rbac::GROUP {
+            rbac::may_grant(self, scope, Some(&*old), &*new).await?;
+        }
+        request.set_object(new);
+        if part != Part::Scale {
+            self.admission.validate(&request, notes).await?;
+        }
+        let charge = self.charge(&request, request.object().filter(|_| !gone)).await?;
+        let mut new = request.take_object().expect("it was put in");
+        let draft = self.draft(kind, &mut *new, Some(managed.to_json().as_bytes())).await?;
+        if params.dry_run || draft.same_as(stored) {
+            let object = if params.dry_run { draft.stamp(stored.revision()) } else { stored.clone() };
+            return Ok(Attempt::Done(self.served(kind, &object).await?));
+        }
+        let key = scope.key(name)?;
+        let mut compare = vec![Compare::Revision(key.clone(), stored.revision())];
+        compare.extend(charge.compare.iter().cloned());
+        let mut ops = charge.ops.clone();
+        ops.extend(super::fence::moved(&key, Some(&*old), (!gone).then_some(&*new)));
+        // What is written along comes first: callers look at the last one.
+        ops.push(if gone { Op::Delete(key, draft) } else { Op::Put(key, draft) });
+        match self.storage.txn(Txn { compare, ops }).await? {
+            TxnOutcome::Committed(mut written) => {
+                Ok(Attempt::Done(self.served(kind, &written.pop().expect("what was written last")).await?))
+            }
+            // Somebody else has changed a quota.
+            TxnOutcome::Refused { index: 1.., .. } => Ok(Attempt::Outrun(stored.clone())),
+            TxnOutcome::Refused { current: None, .. } => Err(ApiError::not_found(kind, name)),
+            TxnOutcome::Refused { .. } if insists => Err(modified(kind, name)),
+            TxnOutcome::Refused { current: Some(current), .. } => Ok(Attempt::Outrun(current)),
+        }
+    }
+
+    /// What `edit` makes of the object.
+    #[allow(clippy::too_many_arguments)]
+    fn proposed(
         &self,
         kind: &Arc<Kind>,
         name: &str,
         part: Part,
-        params: &WriteParams,
+        write: Write<'_>,
         stored: &Stored,
-        whole: bool,
         edit: &impl Fn(&Value, &ManagedFields) -> Result<Edited, ApiError>,
         warnings: &mut Vec<String>,
-    ) -> Result<Changed, ApiError> {
-        let stored = stored.served_as(kind)?;
+    ) -> Result<Proposed, ApiError> {
         let lean = stored.lean();
-        let text = if whole { stored.json() } else { &*lean };
+        let text = if write.whole { stored.json() } else { &*lean };
         let mut old_value: Value = serde_json::from_slice(text).map_err(ApiError::internal)?;
         let old = kind.decode(&lean).map_err(ApiError::internal)?.object;
-        let live_managed = managed_fields::stored(&stored);
+        let live_managed = managed_fields::stored(stored);
         let Edited { object: mut edited, managed } = edit(&old_value, &live_managed)?;
         take_managed_fields(&mut old_value);
         let sent = take_managed_fields(&mut edited).filter(|_| part == Part::Main);
@@ -273,7 +239,7 @@ impl ApiServer {
         }
         let new_value = part.confine(kind, &old_value, edited);
         let decoded = kind.decode_value(&new_value);
-        let mut new = encoding::checked(kind, decoded, params.field_validation, warnings)?;
+        let mut new = encoding::checked(kind, decoded, write.params.field_validation, warnings)?;
         if let (Some(uid), Some(expected)) = (&new.metadata().uid, &old.metadata().uid)
             && !uid.is_empty()
             && uid != expected
@@ -284,15 +250,32 @@ impl ApiServer {
         }
         keep(new.metadata_mut(), old.metadata());
         kind.default(&mut *new);
+        let before = managed_fields::asked(sent.as_ref(), live_managed);
+        Ok(Proposed { old, old_value, new, managed, before, insists })
+    }
+
+    /// The change as it is to be written, if it is valid.
+    #[allow(clippy::too_many_arguments)]
+    fn settled(
+        &self,
+        kind: &Kind,
+        name: &str,
+        part: Part,
+        params: &WriteParams,
+        (old, old_value): (&dyn Object, &Value),
+        mut new: Box<dyn Object>,
+        managed: Option<ManagedFields>,
+        before: ManagedFields,
+    ) -> Result<Changed, ApiError> {
         let new_value = new.to_value();
         let managed = managed.unwrap_or_else(|| {
-            let mut managed = managed_fields::asked(sent.as_ref(), live_managed);
+            let mut managed = before;
             self.as_writer(kind, part, params, |writer| {
-                apply::update(kind.apply_schema(), &old_value, &new_value, &mut managed, writer);
+                apply::update(kind.apply_schema(), old_value, &new_value, &mut managed, writer);
             });
             managed
         });
-        if kind.generation && part == Part::Main && differs(kind, &new_value, &old_value) {
+        if kind.generation && part.counts() && differs(kind, &new_value, old_value) {
             let generation = old.metadata().generation.unwrap_or(0) + 1;
             new.metadata_mut().generation = Some(generation);
         }
@@ -301,14 +284,21 @@ impl ApiServer {
         if part == Part::Approval {
             certificate::date_conditions(&mut *new, self.clock.now());
         }
-        let of_a_part = !matches!(part, Part::Main | Part::Approval);
-        errors.extend(kind.validate_change(&*new, &*old, of_a_part));
+        match (part, new.downcast_ref::<Pod>(), old.downcast_ref::<Pod>()) {
+            (Part::EphemeralContainers, Some(new), Some(old)) => {
+                errors.extend(pod_parts::ephemeral_containers(new, old));
+            }
+            (Part::Resize, Some(new), Some(old)) => errors.extend(pod_parts::resize(new, old)),
+            _ => {
+                let of_a_part = !matches!(part, Part::Main | Part::Scale | Part::Approval);
+                errors.extend(kind.validate_change(&*new, old, of_a_part));
+            }
+        }
         if !errors.is_empty() {
             return Err(ApiError::invalid(kind, name, &errors));
         }
         let gone = released(&*new);
-        let draft = encoding::draft(kind, &mut *new, Some(managed.to_json().as_bytes()))?;
-        Ok(Changed { old, new, draft, insists, gone })
+        Ok(Changed { new, managed, gone })
     }
 }
 

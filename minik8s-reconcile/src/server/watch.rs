@@ -13,7 +13,6 @@ use super::ApiServer;
 use super::key::Scope;
 use super::read::Filter;
 use crate::error::ApiError;
-use crate::kinds::Kinds;
 use crate::request::{ApiResponse, EventType, ResponseBody, WatchEvent, WatchParams, WatchStream};
 use crate::storage::{Change, Query, Subscription};
 use crate::stored::Stored;
@@ -34,11 +33,10 @@ impl ApiServer {
         }
         let after = if from_now || params.send_initial_events {
             let page = self.storage.list(&Query::prefix(scope.prefix())).await?;
+            let stored: Vec<_> = page.items.into_iter().map(|(_, stored)| stored).collect();
             ready.extend(
-                page.items
-                    .into_iter()
-                    .map(|(_, object)| object.served_as(&scope.kind))
-                    .collect::<Result<Vec<_>, _>>()?
+                self.all_served(&scope.kind, &stored)
+                    .await?
                     .into_iter()
                     .filter(|o| filter.matches(&scope.kind, o))
                     .map(|object| WatchEvent { event: EventType::Added, object, initial_events_end: false }),
@@ -56,8 +54,8 @@ impl ApiServer {
         let next_bookmark = params.bookmarks.then(|| now + BOOKMARK_PERIOD);
         let deadline = params.timeout_s.map(|s| now + Duration::from_secs(s.into()));
         let watcher = Watcher {
+            server: self.clone(),
             kind: scope.kind.clone(),
-            kinds: self.kinds.clone(),
             registry,
             filter,
             subscription,
@@ -76,8 +74,8 @@ impl ApiServer {
 }
 
 struct Watcher {
+    server: ApiServer,
     kind: Arc<Kind>,
-    kinds: Kinds,
     /// The kinds when `kind` was found among them.
     registry: Arc<Registry>,
     filter: Filter,
@@ -108,14 +106,12 @@ impl Watcher {
                 biased;
                 changes = self.subscription.next() => match changes {
                     Ok(changes) => {
-                        let Self { kind, filter, ready, .. } = self;
-                        for change in changes {
-                            match event(kind, filter, change) {
-                                Ok(event) => ready.extend(event),
-                                Err(e) => {
-                                    self.over = true;
-                                    return Some(Err(e));
-                                }
+                        let Self { server, kind, filter, ready, .. } = self;
+                        match events(server, kind, filter, changes).await {
+                            Ok(events) => ready.extend(events),
+                            Err(e) => {
+                                self.over = true;
+                                return Some(Err(e));
                             }
                         }
                     }
@@ -124,8 +120,8 @@ impl Watcher {
                         return Some(Err(e.into()));
                     }
                 },
-                () = self.kinds.changed(&self.registry), if self.kind.custom => {
-                    self.registry = self.kinds.current();
+                () = self.server.kinds.changed(&self.registry), if self.kind.custom => {
+                    self.registry = self.server.kinds.current();
                     // Another definition means another form of the objects: the client begins anew.
                     self.over = !self.registry.same(&self.kind).is_some_and(|k| Arc::ptr_eq(k, &self.kind));
                 }
@@ -157,22 +153,40 @@ async fn elapsed(timer: &mut Option<Pin<Box<Sleep>>>) {
     }
 }
 
-/// What a change is to someone who sees only what the filter lets through.
-fn event(kind: &Arc<Kind>, filter: &Filter, change: Change) -> Result<Option<WatchEvent>, ApiError> {
-    let object = change.value.served_as(kind)?;
-    let before = match &change.previous {
-        Some(_) if filter.is_everything() => true,
-        Some(previous) => filter.matches(kind, &previous.served_as(kind)?),
-        None => false,
+/// What changes are to someone who sees only what the filter lets through.
+async fn events(
+    server: &ApiServer,
+    kind: &Arc<Kind>,
+    filter: &Filter,
+    changes: Vec<Change>,
+) -> Result<Vec<WatchEvent>, ApiError> {
+    let values: Vec<Stored> = changes.iter().map(|c| c.value.clone()).collect();
+    let values = server.all_served(kind, &values).await?;
+    let before: Vec<bool> = if filter.is_everything() {
+        changes.iter().map(|c| c.previous.is_some()).collect()
+    } else {
+        let previous: Vec<Stored> = changes.iter().filter_map(|c| c.previous.clone()).collect();
+        let mut served = server.all_served(kind, &previous).await?.into_iter();
+        let mut passed = |c: &Change| {
+            c.previous.is_some() && served.next().is_some_and(|previous| filter.matches(kind, &previous))
+        };
+        changes.iter().map(&mut passed).collect()
     };
-    let after = !change.removed && filter.matches(kind, &object);
+    let all = changes.iter().zip(values).zip(before);
+    Ok(all
+        .filter_map(|((change, object), before)| event(kind, filter, change.removed, object, before))
+        .collect())
+}
+
+fn event(kind: &Kind, filter: &Filter, removed: bool, object: Stored, before: bool) -> Option<WatchEvent> {
+    let after = !removed && filter.matches(kind, &object);
     let event = match (before, after) {
-        (false, false) => return Ok(None),
+        (false, false) => return None,
         (false, true) => EventType::Added,
         (true, true) => EventType::Modified,
         (true, false) => EventType::Deleted,
     };
-    Ok(Some(WatchEvent { event, object, initial_events_end: false }))
+    Some(WatchEvent { event, object, initial_events_end: false })
 }
 
 fn bookmark(kind: &Kind, revision: u64, initial_events_end: bool) -> WatchEvent {

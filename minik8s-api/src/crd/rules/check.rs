@@ -22,12 +22,20 @@ pub(super) fn program(program: &Program, schema: &Schema, optional_old: bool) ->
     let root = if schema.is_root() { Known::Root(schema) } else { Known::Schema(schema) };
     let old = if optional_old { Known::Nothing } else { root };
     let mut scope = vec![("self".to_owned(), root), ("oldSelf".to_owned(), old)];
-    let mut check = Check { program };
+    let mut check = Check { program, more: &[] };
     check.expression(program.expression(), &mut scope).map(drop)
+}
+
+/// What is wrong with an expression over variables of which nothing but their names is known. It may call `more`
+/// functions than rules.
+pub(super) fn untyped(program: &Program, variables: &[&str], more: &[&str]) -> Result<(), String> {
+    let mut scope = variables.iter().map(|name| ((*name).to_owned(), Known::Nothing)).collect();
+    Check { program, more }.expression(program.expression(), &mut scope).map(drop)
 }
 
 struct Check<'p> {
     program: &'p Program,
+    more: &'p [&'p str],
 }
 
 type Scope<'a> = Vec<(String, Known<'a>)>;
@@ -55,7 +63,7 @@ impl Check<'_> {
                 }
                 let name = call.func_name.as_str();
                 let operator = !name.starts_with(|c: char| c.is_ascii_alphabetic());
-                if !operator && !FUNCTIONS.contains(&name) {
+                if !operator && !FUNCTIONS.contains(&name) && !self.more.contains(&name) {
                     return Err(self
                         .error(expression, &format!("undeclared reference to '{name}' (in container '')")));
                 }

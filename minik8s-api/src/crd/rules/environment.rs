@@ -4,20 +4,32 @@ use std::sync::{Arc, LazyLock};
 
 use cel::{Env, extensions};
 
-use super::{lists, network, quantities, text};
+use super::{access, lists, network, quantities, text};
 
 /// The environment of all rules.
 pub(super) fn shared() -> &'static Arc<Env> {
+    static SHARED: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(environment()));
+    &SHARED
+}
+
+/// The environment of expressions of admission, which may ask for rights.
+pub(super) fn of_admission() -> &'static Arc<Env> {
     static SHARED: LazyLock<Arc<Env>> = LazyLock::new(|| {
-        let mut env = Env::stdlib();
-        env.add_extension(extensions::strings).expect("its names are its own");
-        env.add_extension(lists::extension).expect("its names are its own");
-        env.add_extension(text::extension).expect("its names are its own");
-        env.add_extension(quantities::extension).expect("its names are its own");
-        env.add_extension(network::extension).expect("its names are its own");
+        let mut env = environment();
+        env.add_extension(access::extension).expect("its names are its own");
         Arc::new(env)
     });
     &SHARED
+}
+
+fn environment() -> Env {
+    let mut env = Env::stdlib();
+    env.add_extension(extensions::strings).expect("its names are its own");
+    env.add_extension(lists::extension).expect("its names are its own");
+    env.add_extension(text::extension).expect("its names are its own");
+    env.add_extension(quantities::extension).expect("its names are its own");
+    env.add_extension(network::extension).expect("its names are its own");
+    env
 }
 
 /// The functions that exist, under the names that rules call them by. Operators and the internals of macros are spelt

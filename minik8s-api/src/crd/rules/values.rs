@@ -16,11 +16,11 @@ use crate::crd::schema::{Additional, Schema, Type as SchemaType};
 use crate::unstructured::Unstructured;
 
 /// An object or a map. Its keys have an order, so that a rule gives the same answer every time.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Fields<'v>(BTreeMap<String, (CelString<'v>, Box<dyn Val + 'v>)>);
 
 impl<'v> Fields<'v> {
-    fn insert(&mut self, name: &'v str, value: Box<dyn Val + 'v>) {
+    pub(super) fn insert(&mut self, name: &'v str, value: Box<dyn Val + 'v>) {
         self.0.insert(name.to_owned(), (name.into(), value));
     }
 

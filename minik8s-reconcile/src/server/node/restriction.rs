@@ -13,7 +13,6 @@ use super::references::{is_mirror, referred_to};
 use super::{LEASES, MIRROR, node_name};
 use crate::error::ApiError;
 use crate::server::key::Scope;
-use crate::server::update::Part;
 use crate::stored::Stored;
 
 /// Labels below this are for administrators alone.
@@ -37,13 +36,13 @@ const OWN_LABELS: [&str; 13] = [
 /// And those in or below these.
 const OWN_NAMESPACES: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-/// Whether whoever asks, if it is a node, may write `new`, in place of the part of the second one or as a new object.
+/// Whether whoever asks, if it is a node, may write `new`, in place of `old` or as a new object.
 ///
 /// # Errors
 /// 403, if not.
 pub(in crate::server) fn admit(
     scope: &Scope,
-    old: Option<(Part, &dyn Object)>,
+    old: Option<&dyn Object>,
     new: &dyn Object,
 ) -> Result<(), ApiError> {
     let Some(node) = node_name(&scope.user) else { return Ok(()) };
@@ -51,10 +50,10 @@ pub(in crate::server) fn admit(
     let why = if let Some(pod) = new.downcast_ref::<Pod>() {
         match old {
             None => new_pod(node, pod),
-            Some((_, old)) => old.downcast_ref::<Pod>().map_or(Ok(()), |old| changed_pod(node, old, pod)),
+            Some(old) => old.downcast_ref::<Pod>().map_or(Ok(()), |old| changed_pod(node, old, pod)),
         }
     } else if let Some(object) = new.downcast_ref::<Node>() {
-        let old = old.and_then(|(_, old)| old.downcast_ref::<Node>());
+        let old = old.and_then(|old| old.downcast_ref::<Node>());
         own_node(node, name, old, object)
     } else if new.downcast_ref::<Lease>().is_some() {
         match scope.namespace.as_deref() {

@@ -104,3 +104,31 @@ async fn a_scale_is_patched_in_every_language() {
     let now = scale(&client, &kind, Operation::Get).await.expect("a scale");
     assert_eq!(now["spec"]["replicas"], 0, "a dry run changes nothing");
 }
+
+#[tokio::test]
+async fn a_scale_is_applied_and_owned() {
+    let (client, kind) = server().await;
+    let config = json!({ "apiVersion": "autoscaling/v1", "kind": "Scale", "spec": { "replicas": 3 } });
+    let apply = |manager: &str, force: bool| {
+        let params = WriteParams { field_manager: manager.to_owned(), ..WriteParams::default() };
+        let patch = Patch { format: PatchFormat::Apply, body: config.to_string().into(), force };
+        Operation::Patch(patch, params)
+    };
+    // Whoever made it owns how many there are.
+    let error = scale(&client, &kind, apply("scaler", false)).await.expect_err("a conflict");
+    assert!(error.is_apply_conflict(), "{error}");
+    let applied = scale(&client, &kind, apply("scaler", true)).await.expect("forced");
+    assert_eq!(applied["spec"]["replicas"], 3);
+    let request = ApiRequest {
+        name: Some("web".to_owned()),
+        ..client.request(kind.clone(), Some("default"), Operation::Get)
+    };
+    let ResponseBody::Object { object, .. } = client.call(request).await.expect("get").body else { panic!() };
+    let object: Value = serde_json::from_slice(object.json()).expect("JSON");
+    let managers = object["metadata"]["managedFields"].as_array().expect("managers");
+    let own = managers.iter().find(|m| m["manager"] == "scaler").expect("the applier");
+    assert_eq!((&own["operation"], &own["subresource"]), (&json!("Apply"), &json!("scale")));
+    assert_eq!(own["fieldsV1"], json!({ "f:spec": { "f:replicas": {} } }));
+    let nobody = scale(&client, &kind, apply("", false)).await.expect_err("nobody");
+    assert_eq!(nobody.code(), 422);
+}
