@@ -198,12 +198,15 @@ impl Part {
     }
 }
 
-/// A parser's message without the place, which we count from the beginning of the file.
+/// A parser's message without its places, which we count from the beginning of the file.
 fn without_place(message: &str) -> String {
-    match message.rfind(" at line ") {
-        Some(at) => message[..at].to_owned(),
-        None => message.to_owned(),
+    let mut out = String::with_capacity(message.len());
+    for (index, part) in message.split(" at line ").enumerate() {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        let rest = rest.strip_prefix(" column ").unwrap_or(rest);
+        out.push_str(if index == 0 { part } else { rest.trim_start_matches(|c: char| c.is_ascii_digit()) });
     }
+    out
 }
 
 type Complaint = (String, Option<String>);

@@ -24,6 +24,8 @@ pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 const MAGIC: &[u8] = b"k8s\0";
 /// How deep messages may nest: what comes out must be read by a JSON parser that goes no deeper than 128.
 const DEPTH: usize = 100;
+/// How deep what comes out may nest with the JSON that messages hold.
+const READABLE: usize = 120;
 
 /// Why a body could not be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +101,7 @@ fn envelope(out: &mut Vec<u8>, body: &[u8], depth: usize) -> Result<(), Protobuf
         }
     }
     if content_type == "application/json" {
-        return special::raw_json(out, raw);
+        return special::raw_json(out, raw, depth);
     }
     let Some(message) = Table::get().root(&api_version, &kind) else {
         return Err(ProtobufError::UnknownKind { api_version, kind });

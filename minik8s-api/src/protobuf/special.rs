@@ -55,7 +55,7 @@ impl Special {
                     Ok(())
                 }
                 raw if raw.starts_with(super::MAGIC) && depth < super::DEPTH => envelope(out, raw, depth + 1),
-                raw => raw_json(out, raw),
+                raw => raw_json(out, raw, depth),
             },
             Self::Quantity => {
                 let text = wire::text(last_bytes(bytes, 1)?)?;
@@ -136,9 +136,13 @@ fn strings(out: &mut Vec<u8>, bytes: &[u8], number: u32) -> Result<(), ProtobufE
 }
 
 /// Writes bytes that must be JSON.
-pub(super) fn raw_json(out: &mut Vec<u8>, raw: &[u8]) -> Result<(), ProtobufError> {
-    serde_json::from_slice::<serde::de::IgnoredAny>(raw)
-        .map_err(|_| ProtobufError::Malformed("what should be JSON is none"))?;
+pub(super) fn raw_json(out: &mut Vec<u8>, raw: &[u8], around: usize) -> Result<(), ProtobufError> {
+    // What is skipped over by a parser is not looked at: neither its encoding nor how deep it is.
+    let value: serde_json::Value =
+        serde_json::from_slice(raw).map_err(|_| ProtobufError::Malformed("what should be JSON is none"))?;
+    if around + crate::unstructured::depth(&value) > super::READABLE {
+        return Err(ProtobufError::Depth);
+    }
     out.extend_from_slice(raw);
     Ok(())
 }
