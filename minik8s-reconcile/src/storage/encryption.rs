@@ -48,7 +48,7 @@ enum Provider {
     /// As they are.
     Identity,
     /// Under a key that has a name.
-    AesGcm { name: String, key: LessSafeKey },
+    AesGcm { name: String, key: Box<LessSafeKey> },
 }
 
 #[derive(Deserialize)]
@@ -144,7 +144,7 @@ impl Vault {
                             };
                             let key =
                                 UnboundKey::new(algorithm, &secret).map_err(|e| error(at("secret"), &e))?;
-                            found.push(Provider::AesGcm { name, key: LessSafeKey::new(key) });
+                            found.push(Provider::AesGcm { name, key: Box::new(LessSafeKey::new(key)) });
                         }
                     }
                     Providers { aesgcm: None, identity: Some(Nothing {}) } => found.push(Provider::Identity),

@@ -160,9 +160,8 @@ impl Policy {
         }
         for (index, rule) in policy.rules.iter().enumerate() {
             let at = |field: &str| format!("rules[{index}].{field}");
-            if !rule.non_resource_urls.is_empty()
-                && !(rule.resources.is_empty() && rule.namespaces.is_empty())
-            {
+            let of_resources = !rule.resources.is_empty() || !rule.namespaces.is_empty();
+            if of_resources && !rule.non_resource_urls.is_empty() {
                 let message = "a rule cannot be about resources and about other URLs at once".to_owned();
                 return Err(error(at("nonResourceURLs"), message));
             }
