@@ -112,6 +112,7 @@ impl Parts {
     /// The controllers of a cluster, working through `client`.
     fn manager(&self, server: &ApiServer, client: Client) -> Manager {
         let (registry, cluster_info) = (server.registry(), self.cluster_info.clone());
+        let clock = server.clock().clone();
         Manager::new(client)
             .controller(scheduler::controller())
             .controller(controllers::namespace::controller())
@@ -125,7 +126,7 @@ impl Parts {
             .controller(controllers::certificates::approver())
             .controller(controllers::certificates::signer(&registry, self.authority.clone()))
             .controller(controllers::certificates::cleaner(&registry))
-            .task(|client, _, stop| controllers::bootstrap_tokens::run(client, cluster_info, stop))
+            .task(|client, _, stop| controllers::bootstrap_tokens::run(client, clock, cluster_info, stop))
             .task(|client, _, stop| controllers::garbage_collector::run(client, stop))
     }
 }

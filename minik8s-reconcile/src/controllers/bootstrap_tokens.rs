@@ -15,6 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Api, Client};
+use crate::clock::Clock;
 use crate::error::ApiError;
 use crate::request::{DeleteParams, ListParams, WatchParams};
 use crate::server::token::bootstrap::{BootstrapToken, NAMESPACE, SECRET_TYPE};
@@ -38,10 +39,10 @@ struct Plan {
 }
 
 /// Works on the server of `client` until `stop`. `kubeconfig` says where the cluster is, and which authority it has.
-pub async fn run(client: Client, kubeconfig: String, stop: CancellationToken) {
+pub async fn run(client: Client, clock: Clock, kubeconfig: String, stop: CancellationToken) {
     let looking = async {
         loop {
-            if let Err(error) = follow(&client, &kubeconfig).await {
+            if let Err(error) = follow(&client, &clock, &kubeconfig).await {
                 tracing::warn!(%error, "cannot look after bootstrap tokens");
                 tokio::time::sleep(RETRY).await;
             }
@@ -55,7 +56,7 @@ pub async fn run(client: Client, kubeconfig: String, stop: CancellationToken) {
 }
 
 /// Looks, acts, and waits until there is something else to see.
-async fn follow(client: &Client, kubeconfig: &str) -> Result<(), ApiError> {
+async fn follow(client: &Client, clock: &Clock, kubeconfig: &str) -> Result<(), ApiError> {
     let (namespace, name, _) = CLUSTER_INFO;
     let secrets = client.namespaced::<Secret>(NAMESPACE);
     let maps = client.namespaced::<ConfigMap>(namespace);
@@ -69,7 +70,7 @@ async fn follow(client: &Client, kubeconfig: &str) -> Result<(), ApiError> {
     };
     let mut moves = secrets.watch(&since(tokens, listed.revision)).await?;
     let mut spoils = maps.watch(&since(format!("metadata.name={name}"), listed.revision)).await?;
-    let now = Timestamp::now();
+    let now = clock.now();
     let listed: Vec<&Secret> = listed.items.iter().map(|s| &**s).collect();
     let plan = plan(&listed, kubeconfig, now);
     for (name, uid) in plan.expired {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Sink;
+use crate::clock::Clock;
 
 /// Lines that wait for the disk; whoever notes more waits with them.
 const WAITING: usize = 10_000;
@@ -78,6 +79,7 @@ impl Drop for LogFile {
 struct Open {
     path: PathBuf,
     rotation: Rotation,
+    clock: Clock,
     file: File,
     size: u64,
 }
@@ -86,7 +88,7 @@ impl Open {
     fn new(path: PathBuf, rotation: Rotation) -> io::Result<Self> {
         let file = File::options().append(true).create(true).mode(0o600).open(&path)?;
         let size = file.metadata()?.len();
-        Ok(Self { path, rotation, file, size })
+        Ok(Self { path, rotation, clock: Clock::system(), file, size })
     }
 
     fn follow(&mut self, lines: &Receiver<String>) {
@@ -132,7 +134,7 @@ impl Open {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
-        let now = Timestamp::now();
+        let now = self.clock.now();
         fs::rename(&self.path, self.old(now))?;
         *self = Self::new(self.path.clone(), self.rotation)?;
         self.forget(now);

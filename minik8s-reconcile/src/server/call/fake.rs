@@ -32,9 +32,10 @@ impl Hook {
     pub(in crate::server) async fn serve(
         answer: impl Fn(&Value) -> Option<Value> + Send + Sync + 'static,
     ) -> Self {
-        let (authority, _) = Authority::generate(jiff::Timestamp::now()).expect("an authority");
+        let (authority, _) = Authority::generate(crate::clock::Clock::system().now()).expect("an authority");
         let subject = Subject::server("hook", ["127.0.0.1", "hook.default.svc"]);
-        let credentials = authority.issue(&subject, jiff::Timestamp::now()).expect("a certificate");
+        let credentials =
+            authority.issue(&subject, crate::clock::Clock::system().now()).expect("a certificate");
         let identity = crate::http::tls::Identity::new(&credentials).expect("an identity");
         let config = crate::http::tls::server_config(identity, [authority.der().clone()]).expect("TLS");
         let mut config = (*config).clone();
