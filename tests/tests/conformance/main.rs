@@ -14,12 +14,14 @@
 //! | every sort of patch; server-side apply | `kubectl: … applies on the server's side`, `kube: managers that apply …`, the Python clients |
 //! | scale, status, eviction, binding | `kubectl: … manages configurations`, `… drains a node …`; every pod is bound |
 //! | exec, attach, cp and port-forward over SPDY, WebSocket and one in the other | `kubectl: every version works with pods`, the Python clients |
+//! | pod security, quotas, policies and their warnings | `kubectl: every version is told …` |
 //! | access reviews | `kubectl: … explains and lists kinds`, `python: kubernetes` |
 //! | HPA, events and evictions in two versions | `python: kubernetes`; kubectl 1.20 |
 //! | HTTP/2 over TLS | kubectl; the others speak HTTP/1.1 |
 //!
 //! Not tested, for want of the thing itself: `metrics.k8s.io`, which `kubectl top` asks for.
 
+mod admission;
 mod helm;
 mod kube;
 mod kubectl;
@@ -42,6 +44,8 @@ fn main() -> ExitCode {
         .case("kubectl: every version works with custom resources", kubectl::custom_resources)
         .case("kubectl: create, for each kind it can make", kubectl::create)
         .alone("kubectl: every version drains a node as far as a budget allows", kubectl::drain)
+        .case("kubectl: every version is told what a namespace allows", admission::namespaces)
+        .case("kubectl: every version is told what a policy is against", admission::policies)
         .case("helm: install, upgrade, rollback, uninstall", helm::release)
         .case("kube: a controller with a finalizer and events", kube::controller)
         .case("kube: waits for conditions and deletions", kube::waits)
