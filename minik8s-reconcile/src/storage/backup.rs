@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::embedded::{self, Contents, Kept};
 use super::mvcc::{Retention, State};
-use super::seal::{Plain, Seal};
+use super::seal::{Seal, Untouched};
 use super::{Page, StorageError};
 
 /// Revisions by which a restored storage is ahead of its backup. Whoever has seen what came after the backup, and asks
@@ -72,7 +72,7 @@ pub fn salvage(dir: &Path, mut out: impl Write) -> Result<(Summary, Vec<String>)
     let (state, lost) = embedded::salvage(dir)?;
     let page = state.list(&super::Query::default())?;
     // What is sealed was never opened.
-    for chunk in chunks(page, Arc::new(Plain)) {
+    for chunk in chunks(page, Arc::new(Untouched)) {
         out.write_all(&chunk?).map_err(|e| embedded::failed("cannot write the backup", &e))?;
     }
     Ok((summary(&state), lost))

@@ -14,13 +14,11 @@ use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, U
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 
-use super::seal::Seal;
+use super::seal::{SEALED, Seal};
 use super::{StorageError, shard_of};
 
 /// What sealed values begin with; the name of the key and a colon follow.
 const PREFIX: &[u8] = b"k8s:enc:aesgcm:v1:";
-/// What sealed values of other providers begin with.
-const SEALED: &[u8] = b"k8s:enc:";
 
 /// Why there is no encryption.
 #[derive(Debug, thiserror::Error)]

@@ -96,7 +96,7 @@ impl State {
             forgotten: 0,
             retention,
             #[cfg(feature = "embedded")]
-            sealing: Sealing { seal: Arc::new(super::seal::Plain), stale: false, closed: None },
+            sealing: Sealing { seal: Arc::new(super::seal::Untouched), stale: false, closed: None },
         }
     }
 

@@ -23,11 +23,39 @@ pub trait Seal: fmt::Debug + Send + Sync + 'static {
     fn is_stale(&self, key: &str, kept: &[u8]) -> bool;
 }
 
-/// Values are kept as they are.
+/// What values begin with that some [`Seal`] has sealed, in Kubernetes' format.
+pub(super) const SEALED: &[u8] = b"k8s:enc:";
+
+/// Values are kept as they are; what was sealed is not opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Plain;
 
 impl Seal for Plain {
+    fn seal<'a>(&self, _: &str, value: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
+        Ok(Cow::Borrowed(value))
+    }
+
+    fn open<'a>(&self, key: &str, kept: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
+        if kept.starts_with(SEALED) {
+            return Err(StorageError::Corrupt(format!(
+                "{key}: it is sealed, and there is no encryption configuration to open it with"
+            )));
+        }
+        Ok(Cow::Borrowed(kept))
+    }
+
+    fn is_stale(&self, _: &str, _: &[u8]) -> bool {
+        false
+    }
+}
+
+/// What is kept is passed on as it is, sealed or not, by those who do not look into it.
+#[cfg(feature = "embedded")]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Untouched;
+
+#[cfg(feature = "embedded")]
+impl Seal for Untouched {
     fn seal<'a>(&self, _: &str, value: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
         Ok(Cow::Borrowed(value))
     }
