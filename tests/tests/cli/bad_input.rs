@@ -46,7 +46,11 @@ fn manifests() -> Vec<(&'static str, String, &'static [&'static str])> {
             &["volumeMounts[0].name", "v"],
         ),
         ("a tab", pod("  terminationGracePeriodSeconds", "\tterminationGracePeriodSeconds"), &["tab"]),
-        ("no YAML", "apiVersion: v1\nkind: [Pod\nmetadata: { name: bad }\n".to_owned(), &["line"]),
+        (
+            "no YAML",
+            "apiVersion: v1\nkind: [Pod\nmetadata: { name: bad }\n".to_owned(),
+            &["standard input:3:9: document 1", "flow sequence"],
+        ),
         ("5 MB", big, &["5242947 bytes", "3145728"]),
     ]
 }
