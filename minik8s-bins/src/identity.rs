@@ -72,8 +72,7 @@ pub async fn claim(client: &Client, authority: &Authority, data_dir: &Path) -> a
                 known.trim() == authority.certificate().trim(),
                 "the objects belong to another cluster than the authority in {}, whose key is {}: nobody who could \
                  use the one would be let in by the other. Restore both from the same backup. If the old authority is \
-                 lost for good, delete the ConfigMap {namespace}/{name} with --forget-authority once; nodes and users \
-                 then have to join anew",
+                 lost for good, start the server once with --forget-authority; nodes and users then have to join anew",
                 pki.display(),
                 authority.fingerprint(),
             );

@@ -106,7 +106,7 @@ impl EmbeddedStorage {
     /// write.
     ///
     /// # Errors
-    /// As [`Self::open`]; and [`StorageError::Corrupt`] if something cannot be opened.
+    /// As [`Self::open`]; and [`StorageError::Unavailable`] if there is no key for something.
     pub fn sealed(dir: impl AsRef<Path>, seal: Arc<dyn Seal>) -> Result<Self, StorageError> {
         Self::start(dir, Retention::default(), Compaction::default(), seal)
     }

@@ -218,8 +218,8 @@ impl Seal for Vault {
             None if known => {
                 Err(corrupt(format!("it cannot be opened with the key {name:?}: either was changed")))
             }
-            None => Err(corrupt(format!(
-                "it is sealed with the key {name:?}, which the encryption configuration does not have"
+            None => Err(StorageError::Unavailable(format!(
+                "{key} is sealed with the key {name:?}, which the encryption configuration does not have"
             ))),
         }
     }

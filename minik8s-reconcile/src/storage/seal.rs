@@ -16,7 +16,7 @@ pub trait Seal: fmt::Debug + Send + Sync + 'static {
     /// The value of `key`, of which that is kept.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] if it cannot be opened; the message says why.
+    /// [`StorageError::Unavailable`] if there is no key for it, [`StorageError::Corrupt`] if it was changed.
     fn open<'a>(&self, key: &str, kept: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError>;
 
     /// Whether what is kept for `key` would be kept in another way now.
@@ -37,8 +37,8 @@ impl Seal for Plain {
 
     fn open<'a>(&self, key: &str, kept: &'a [u8]) -> Result<Cow<'a, [u8]>, StorageError> {
         if kept.starts_with(SEALED) {
-            return Err(StorageError::Corrupt(format!(
-                "{key}: it is sealed, and there is no encryption configuration to open it with"
+            return Err(StorageError::Unavailable(format!(
+                "{key} is sealed, and there is no encryption configuration to open it with"
             )));
         }
         Ok(Cow::Borrowed(kept))
