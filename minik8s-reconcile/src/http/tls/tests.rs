@@ -135,8 +135,8 @@ async fn nobody_is_let_in_after_the_end_of_their_certificate() {
     let (key, request) = crate::pki::ask("jane", "people", &[]).expect("a request");
     let request = crate::pki::CertificateRequest::parse(request.as_bytes()).expect("a request");
     let usages = [crate::pki::Usage::ClientAuth, crate::pki::Usage::DigitalSignature];
-    let second = jiff::SignedDuration::from_secs(2);
-    let certificate = world.authority.sign(&request, &usages, Some(second), now()).expect("a certificate");
+    let moment = jiff::SignedDuration::from_secs(5);
+    let certificate = world.authority.sign(&request, &usages, Some(moment), now()).expect("a certificate");
     let short = crate::pki::Credentials { certificate, key };
     let short = client_config(Identity::new(&short).expect("an identity"), [world.authority.der().clone()]);
     let stream = TcpStream::connect(world.address).await.expect("a connection");
