@@ -350,9 +350,10 @@ fn replay(state: &mut State, revision: u64, key: &str, kept: &[u8], removed: boo
             }
             state.replay(key, Stored::new(bytes::Bytes::copy_from_slice(&json), revision), removed);
         }
-        // It is an error of all that is read, once it has been read.
+        // It is an error of all that is read, once it has been read: what follows it is no damage.
         Err(error) => {
             state.sealing.closed.get_or_insert(error);
+            state.set_revision(revision);
         }
     }
 }
