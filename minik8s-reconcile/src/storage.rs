@@ -162,6 +162,7 @@ pub enum Op {
 
 impl Op {
     /// Bytes of the key and the value.
+    #[cfg(feature = "embedded")]
     fn size(&self) -> usize {
         let (Self::Put(key, value) | Self::Delete(key, value)) = self;
         key.len() + value.json.len()

@@ -45,6 +45,7 @@ pub(in crate::server) enum Options<'a> {
     Write(&'static str, &'a WriteParams),
     Delete(&'a DeleteParams),
     /// There are none.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "connections come over HTTP"))]
     None,
 }
 
