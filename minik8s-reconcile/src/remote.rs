@@ -21,8 +21,8 @@ use crate::client::Client;
 use crate::error::ApiError;
 use crate::request::{
     ApiRequest, ApiResponse, DeleteParams, EventType, FieldValidation, ListParams, Notes, ObjectList,
-    Operation, PatchFormat, Payload, Propagation, ResponseBody, VersionMatch, WatchEvent, WatchParams,
-    WatchStream, WriteParams,
+    Operation, PatchFormat, Payload, ResponseBody, VersionMatch, WatchEvent, WatchParams, WatchStream,
+    WriteParams,
 };
 use crate::stored::Stored;
 
@@ -289,12 +289,7 @@ fn delete_options(params: &DeleteParams) -> Bytes {
         options["gracePeriodSeconds"] = seconds.into();
     }
     if let Some(propagation) = params.propagation {
-        options["propagationPolicy"] = match propagation {
-            Propagation::Background => "Background",
-            Propagation::Foreground => "Foreground",
-            Propagation::Orphan => "Orphan",
-        }
-        .into();
+        options["propagationPolicy"] = propagation.name().into();
     }
     if let Some(uid) = &params.uid {
         options["preconditions"]["uid"] = uid.as_str().into();

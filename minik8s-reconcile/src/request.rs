@@ -225,6 +225,17 @@ pub enum Propagation {
     Orphan,
 }
 
+impl Propagation {
+    /// What a DeleteOptions calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Background => "Background",
+            Self::Foreground => "Foreground",
+            Self::Orphan => "Orphan",
+        }
+    }
+}
+
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct User {

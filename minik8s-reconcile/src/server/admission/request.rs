@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
 use crate::error::ApiError;
-use crate::request::{DeleteParams, Propagation, User, WriteParams};
+use crate::request::{DeleteParams, User, WriteParams};
 use crate::server::ApiServer;
 use crate::server::key::{Scope, namespace_key};
 
@@ -187,12 +187,7 @@ impl<'a> Request<'a> {
                     options["gracePeriodSeconds"] = seconds.into();
                 }
                 if let Some(propagation) = params.propagation {
-                    options["propagationPolicy"] = match propagation {
-                        Propagation::Background => "Background",
-                        Propagation::Foreground => "Foreground",
-                        Propagation::Orphan => "Orphan",
-                    }
-                    .into();
+                    options["propagationPolicy"] = propagation.name().into();
                 }
                 options
             }
