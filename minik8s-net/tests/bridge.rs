@@ -257,3 +257,35 @@ fn thirty_pods_at_once() {
         node.finish(network).await;
     });
 }
+
+#[test]
+fn a_node_that_is_given_another_subnet_has_nothing_of_the_old_one() {
+    Node::run(async |node: Node| {
+        let network = node.network().await;
+        network.attach("a", "default", "one").await.unwrap();
+        network.detach("a").await.unwrap();
+        drop(network);
+        let config = BridgeConfig { subnet: "10.77.2.0/24".parse().unwrap(), ..node.config() };
+        let network = BridgeNetwork::open(config).await.unwrap();
+        let shown = output("ip -o addr show dev mk8s0; ip route");
+        assert!(shown.contains("10.77.2.1/24") && !shown.contains("10.77.1."), "{shown}");
+        assert_eq!(
+            network.attach("a", "default", "one").await.unwrap().addresses[0].to_string(),
+            "10.77.2.2"
+        );
+        // Whatever is taken away comes back, and only then is anything done.
+        let cluster = ["10.77.0.0/16".parse().unwrap()];
+        network.keep(&cluster).await.unwrap();
+        assert!(output("nft list ruleset").contains("10.77.0.0/16"));
+        for damage in ["nft delete table ip minik8s_pods", "ip link del mk8s0"] {
+            output(damage);
+            network.keep(&cluster).await.unwrap();
+            let shown = output("ip -o addr show dev mk8s0; nft list ruleset");
+            assert!(
+                shown.contains("10.77.2.1/24") && shown.contains("masquerade"),
+                "after {damage}: {shown}"
+            );
+        }
+        node.finish(network).await;
+    });
+}

@@ -119,7 +119,11 @@ pub(crate) async fn report(ctx: Arc<Context>) {
                 RETRY
             }
         };
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            biased;
+            () = ctx.network.changed() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }
 

@@ -35,9 +35,6 @@ pub struct InitArgs {
     /// The node's address.
     #[arg(long)]
     address: String,
-    /// The addresses of its pods.
-    #[arg(long)]
-    pod_cidr: String,
     /// A socket for the API server that this process has inherited.
     #[arg(long)]
     socket: i32,
@@ -210,14 +207,14 @@ fn server(args: &InitArgs) -> Command {
 
 fn node(args: &InitArgs) -> Command {
     let mut node = Command::new(&args.program);
-    node.args(["node", "--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr]);
+    node.args(["node", "--name", &args.node, "--address", &args.address]);
     node.args(["--server-kubeconfig", KUBECONFIG]);
     node
 }
 
 fn up(args: &InitArgs) -> Command {
     let mut up = with_socket(args, "up");
-    up.args(["--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr]);
+    up.args(["--name", &args.node, "--address", &args.address]);
     up
 }
 

@@ -112,7 +112,6 @@ impl Node {
             ])
             .arg(&xtask)
             .args(["__init", "--node", &self.name(), "--address", &network::address(self)])
-            .args(["--pod-cidr", &format!("10.244.{}.0/24", self.number)])
             .args(["--socket", &socket.as_raw_fd().to_string()])
             .arg("--dir")
             .arg(self.dir())
