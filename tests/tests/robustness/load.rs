@@ -169,6 +169,7 @@ impl Load {
                             return Ok(());
                         }
                     }
+                    WatchEvent::Bookmark(mark) => at = mark.metadata.resource_version,
                     WatchEvent::Error(error) => bail!("the watch cannot go on from {at}: {error:?}"),
                     other => bail!("nobody has asked for {other:?}"),
                 }
