@@ -4,6 +4,7 @@
 mod follow;
 mod kept;
 mod plugins;
+mod policies;
 mod view;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 
 pub use follow::Keeper;
 pub use plugins::Plugins;
+pub use policies::enforce;
 
 /// What the network is told about its node.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::args::{Node, NodeCommand, NodeOptions, NodeRun};
 use crate::daemon;
 use crate::identity::{self, Member};
-use crate::network::{Keeper, Plugins, Settings};
+use crate::network::{Keeper, Plugins, Settings, enforce};
 use manifest::Manifest;
 
 /// How long to wait between attempts to reach containerd.
@@ -189,7 +189,12 @@ async fn network(
     };
     let keeper = Keeper::open(settings, client.clone()).await?;
     let pods = keeper.network();
-    Ok((pods, Some(tokio::spawn(keeper.run(shutdown.clone())))))
+    let enforcing = enforce(identity.name.clone(), client.clone(), shutdown.clone());
+    let keeping = keeper.run(shutdown.clone());
+    let following = tokio::spawn(async {
+        tokio::join!(keeping, enforcing);
+    });
+    Ok((pods, Some(following)))
 }
 
 /// The program that writes containers' logs: the small one beside this one, or else this one.

@@ -17,7 +17,7 @@ use crate::overlay::Mac;
 use crate::rtnl::{Rtnl, Veth};
 use crate::{Error, Result, Subnet, netns};
 
-mod nft;
+pub(crate) mod nft;
 
 /// The pod's end of its interface.
 const POD_INTERFACE: &str = "eth0";

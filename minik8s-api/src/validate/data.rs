@@ -197,3 +197,39 @@ pub fn node_update(new: &Node, old: &Node) -> FieldErrors {
     }
     errors
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn with(spec: Value) -> Node {
+        serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": spec })).expect("a node")
+    }
+
+    #[test]
+    fn blocks_of_nodes_are_blocks_and_stay() {
+        let block = |cidr: &str| with(json!({ "podCIDR": cidr, "podCIDRs": [cidr] }));
+        assert!(node(&block("10.244.1.0/24")).is_empty());
+        let dual = with(json!({ "podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/64"] }));
+        assert!(node(&dual).is_empty());
+        for (spec, why) in [
+            (json!({ "podCIDRs": ["10.0.0.0"] }), "spec.podCIDRs[0]: Invalid value: \"10.0.0.0\""),
+            (
+                json!({ "podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"] }),
+                "no more than one CIDR for each IP family",
+            ),
+            (json!({ "podCIDR": "10.0.1.0/24", "podCIDRs": ["10.0.0.0/24"] }), "spec.podCIDR: Invalid value"),
+        ] {
+            let told = node(&with(spec)).to_string();
+            assert!(told.contains(why), "{told}");
+        }
+        let (none, one, other) = (with(json!({})), block("10.244.1.0/24"), block("10.244.2.0/24"));
+        assert!(node_update(&one, &none).is_empty());
+        for changed in [&other, &none] {
+            let told = node_update(changed, &one).to_string();
+            assert!(told.contains("may not change podCIDR"), "{told}");
+        }
+    }
+}

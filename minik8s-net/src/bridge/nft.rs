@@ -50,7 +50,7 @@ pub(super) async fn is_there(nft: &Path, subnet: Subnet) -> Result<bool> {
 }
 
 /// Has the kernel take the rules, all or none.
-pub(super) async fn apply(nft: &Path, rules: String) -> Result<()> {
+pub(crate) async fn apply(nft: &Path, rules: String) -> Result<()> {
     let nft = nft.to_owned();
     let run = tokio::task::spawn_blocking(move || run(&nft, &rules)).await;
     run.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Error::Nft(error.to_string()))

@@ -235,8 +235,12 @@ pub(super) const ROLES: &[DefaultRole] = &[
             "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
         )],
     ),
-    // The network of a node's pods has to know where other nodes are.
-    cluster_role("system:minik8s:node-network", &[On(READ, "core", "nodes")]),
+    // The network of a node's pods has to know where other nodes are, and who may speak to whom. The latter depends on
+    // the labels of all pods, as for network plugins elsewhere.
+    cluster_role(
+        "system:minik8s:node-network",
+        &[On(READ, "core", "namespaces nodes pods"), On(READ, "networking.k8s.io", "networkpolicies")],
+    ),
     // Whoever joins has to find out which cluster it is, before it is known.
     role("kube-public", "system:minik8s:cluster-info", &[Named("get", "core", "configmaps", "cluster-info")]),
     role(
