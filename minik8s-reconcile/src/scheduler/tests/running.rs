@@ -127,7 +127,8 @@ async fn gates_hold_a_pod_back_and_other_schedulers_pods_are_theirs() {
     assert!(waits(&gated).is_some_and(|words| words.contains("scheduling gates")), "{gated:?}");
     pods.patch("gated", Patch::merge(&json!({ "spec": { "schedulingGates": null } }))).await.expect("patch");
     until(&client, "gated", bound).await;
-    assert!(!bound(&pods.get("other").await.expect("it is there")));
+    let other = pods.get("other").await.expect("it is there");
+    assert!(!bound(&other));
     let _mine = run(&client, Scheduler::empty().profile("mine", Profile::default()));
     until(&client, "other", bound).await;
 }
@@ -221,7 +222,8 @@ async fn a_filter_of_ones_own_is_asked_too() {
     let waiting = until(&client, "a", |pod| waits(pod).is_some()).await;
     assert!(waits(&waiting).is_some_and(|words| words.contains("1 node(s) were odd")), "{waiting:?}");
     create_node(&client, &node("n2", json!({}))).await;
-    assert_eq!(node_of(&until(&client, "a", bound).await), Some("n2"));
+    let there = until(&client, "a", bound).await;
+    assert_eq!(node_of(&there), Some("n2"));
     pods.delete("a", &DeleteParams::now()).await.expect("delete");
     gone(&client, "a").await;
 }
