@@ -9,12 +9,14 @@ mod filter;
 mod reconciler;
 mod resources;
 mod score;
-mod taint;
+pub(crate) mod taint;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+
+use crate::placement::is_over;
 
 pub use reconciler::{SCHEDULER_NAME, controller};
 pub use resources::Amounts;
@@ -42,8 +44,7 @@ impl NodeInfo {
         let mut info =
             Self { node, allocatable, requested: Amounts::default(), pods: 0, host_ports: Vec::new() };
         for pod in pods {
-            let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-            if !matches!(phase, Some("Succeeded" | "Failed")) {
+            if !is_over(pod) {
                 info.requested.add(&Amounts::of_pod(pod));
                 info.pods += 1;
                 info.host_ports.extend(filter::host_ports(pod));

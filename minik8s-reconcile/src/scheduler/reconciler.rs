@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::controller::Controller;
 use crate::cx::Cx;
 use crate::key::Key;
+use crate::placement::{self, is_over, node_of};
 use crate::queue::Backoff;
 use crate::reconciler::{Action, Reconciler, Result};
 use crate::recorder::EventKind;
@@ -21,7 +22,6 @@ use crate::request::Patch;
 /// The `schedulerName` of pods that this scheduler takes care of.
 pub const SCHEDULER_NAME: &str = "default-scheduler";
 
-const BY_NODE: &str = "node";
 /// A pod that fits nowhere is looked at again after that long even if nothing that could help it was seen.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
@@ -39,22 +39,11 @@ pub fn controller() -> Controller<impl Reconciler> {
 
 /// The pods that wait for a node.
 fn pending(pods: &Cache<Pod>) -> Vec<Key> {
-    pods.index(BY_NODE, by_node);
-    pods.by_index(BY_NODE, "").iter().map(|pod| Key::of(&**pod)).collect()
-}
-
-fn by_node(pod: &Pod) -> Vec<String> {
-    vec![node_of(pod).to_owned()]
-}
-
-fn node_of(pod: &Pod) -> &str {
-    pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).unwrap_or_default()
+    placement::on(pods, "").iter().map(|pod| Key::of(&**pod)).collect()
 }
 
 fn frees_room(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    !node_of(pod).is_empty()
-        && (pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")))
+    !node_of(pod).is_empty() && (pod.metadata.deletion_timestamp.is_some() || is_over(pod))
 }
 
 struct Scheduler {
@@ -91,10 +80,9 @@ impl Reconciler for Scheduler {
 
 fn snapshot(cx: &Cx) -> Vec<NodeInfo> {
     let pods = cx.cache::<Pod>();
-    pods.index(BY_NODE, by_node);
     let nodes = cx.cache::<Node>().list();
     let info = |node: Arc<Node>| {
-        let there = pods.by_index(BY_NODE, node.metadata.name.as_deref().unwrap_or_default());
+        let there = placement::on(&pods, node.metadata.name.as_deref().unwrap_or_default());
         NodeInfo::new(node, there.iter().map(|pod| &**pod))
     };
     nodes.into_iter().filter(|n| n.metadata.deletion_timestamp.is_none()).map(info).collect()
