@@ -8,7 +8,8 @@
 //! node that does not answer are not `Ready`, from that moment on.
 //!
 //! # Guarantees
-//! - The time that counts is this process's own, of when it saw a sign of life: clocks of nodes may be wrong.
+//! - The time that counts is this process's own, of when it saw a sign of life: clocks of nodes may be wrong. Time in which
+//!   it was held up itself does not count.
 //! - Whoever begins to watch, after a restart or a change of leaders, gives every node [`Settings::start_grace`].
 //! - Where most nodes of a zone fall silent together, none more is given up; where all nodes of the cluster do, it is more
 //!   likely this side that is cut off, and all are kept. See [`Settings::unhealthy_percent`].
@@ -169,7 +170,7 @@ impl Planner for Lifecycle {
     fn plan(&self, node: &Node, world: &World, now: Timestamp) -> Plan {
         let mut plan = Plan::default();
         if now < world.believed_until {
-            plan.requeue = world.believed_until.duration_since(now).try_into().ok();
+            plan.requeue = world.believed_until.duration_since(now).min(self.heard.period()).try_into().ok();
         } else if let Some(unknown) = silent(node, now) {
             if status_of(node, "Ready") == Some("True") {
                 let message = format!("Node {} status is now: NodeNotReady", name_of(node));

@@ -23,15 +23,12 @@ pub(super) struct Believed {
 }
 
 impl Believed {
-    /// The middle of a silence that was too long: whoever is well has been heard of since.
-    fn middle(&self) -> Timestamp {
+    /// After when others must have been heard of, for the silence to be this node's own, and when it has lasted for long
+    /// enough for them to have been, and for the node itself to have come back from what held all of them up.
+    pub(super) fn doubt(&self, now: Timestamp) -> Option<(Timestamp, Timestamp)> {
         let half = self.until.duration_since(self.since) / 2;
-        self.since.saturating_add(half).unwrap_or(self.since)
-    }
-
-    /// After when others must have been heard of, for the silence to be this node's own.
-    pub(super) fn doubt(&self, now: Timestamp) -> Option<Timestamp> {
-        (now >= self.until).then(|| self.middle())
+        let later = self.until.saturating_add(half).unwrap_or(Timestamp::MAX);
+        (now >= self.until).then(|| (self.since.saturating_add(half).unwrap_or(self.since), later))
     }
 }
 
@@ -40,7 +37,13 @@ pub(super) struct Heard {
     clock: Clock,
     grace: SignedDuration,
     start_grace: SignedDuration,
-    nodes: Mutex<BTreeMap<String, Word>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    nodes: BTreeMap<String, Word>,
+    /// When this process last looked at any node.
+    looked: Timestamp,
 }
 
 /// The last word of a node.
@@ -55,7 +58,13 @@ impl Heard {
     pub(super) fn new(clock: Clock, settings: &Settings) -> Self {
         let signed = |d| SignedDuration::try_from(d).unwrap_or(SignedDuration::MAX);
         let (grace, start_grace) = (signed(settings.grace), signed(settings.start_grace));
-        Self { clock, grace, start_grace, nodes: Mutex::default() }
+        let state = Mutex::new(State { nodes: BTreeMap::new(), looked: clock.now() });
+        Self { clock, grace, start_grace, state }
+    }
+
+    /// How often to look at a node at least: silence counts only while somebody listens.
+    pub(super) fn period(&self) -> SignedDuration {
+        self.grace / 4
     }
 
     /// Takes in what there is to see of a node now.
@@ -65,8 +74,9 @@ impl Heard {
         let posted = condition(node, "Ready").and_then(|c| c.last_heartbeat_time.as_ref()).map(|t| t.0);
         let sign = (renewed, posted);
         let now = self.clock.now();
-        let mut nodes = self.lock();
-        let word = nodes.entry(name_of(node).to_owned()).or_insert(Word { sign, at: now, first: true });
+        let mut state = self.lock();
+        state.look(now, self.period() * 2);
+        let word = state.nodes.entry(name_of(node).to_owned()).or_insert(Word { sign, at: now, first: true });
         if word.sign != sign {
             *word = Word { sign, at: now, first: false };
         }
@@ -78,15 +88,29 @@ impl Heard {
 
     /// Whether the node has been heard of after `time`.
     pub(super) fn after(&self, time: Timestamp, node: &Node) -> bool {
-        self.lock().get(name_of(node)).is_some_and(|word| word.at > time)
+        self.lock().nodes.get(name_of(node)).is_some_and(|word| word.at > time)
     }
 
     /// The node is gone; one of its name would be another.
     pub(super) fn forget(&self, node: &str) {
-        self.lock().remove(node);
+        self.lock().nodes.remove(node);
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Word>> {
-        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Looks at `now`. Time in which this process did not look, because it was held up, or that only the clock has jumped
+    /// over, is time in which no node was silent.
+    fn look(&mut self, now: Timestamp, held_up: SignedDuration) {
+        let passed = now.duration_since(self.looked);
+        self.looked = now;
+        if passed >= held_up || passed.is_negative() {
+            for word in self.nodes.values_mut() {
+                word.at = word.at.saturating_add(passed).map_or(now, |at| at.min(now));
+            }
+        }
     }
 }

@@ -94,11 +94,11 @@ impl Outages {
             not_before = not_before.max(later(at, self.interval));
         }
         // Nodes that fall silent together are not found out together.
-        if let Some(since) = believed.doubt(now)
-            && found == Extent::Some
-            && extent(&|n| is_up(n) && heard(since, n)) != found
-        {
-            not_before = not_before.max(later(now, DOUBT));
+        if let Some((since, settled)) = believed.doubt(now) {
+            not_before = not_before.max(settled);
+            if found == Extent::Some && extent(&|n| is_up(n) && heard(since, n)) != found {
+                not_before = not_before.max(later(now, DOUBT));
+            }
         }
         Outage { extent: found, not_before }
     }
