@@ -23,7 +23,7 @@ mod run;
 mod score;
 mod snapshot;
 mod spread;
-mod taint;
+pub(crate) mod taint;
 
 pub use demand::{Constraint, Demand, HostPort, Term};
 pub use plugin::{Against, Check, Filter, Rate, Score};

@@ -29,11 +29,6 @@ pub(super) struct Unschedulable {
     pub(super) nominated: Option<String>,
 }
 
-/// The node that a pod was given to.
-pub(super) fn node_of(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
-}
-
 impl Unschedulable {
     /// It fits nowhere.
     pub(super) fn because(message: String) -> Self {

@@ -16,7 +16,7 @@ use minik8s_api::{Resource, Selector};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::bind::{self, Effects, Unschedulable};
+use super::bind::{Effects, Unschedulable};
 use super::demand::Demand;
 use super::preempt::{Budget, Room, preempt};
 use super::profile::{Decision, Profile};
@@ -27,6 +27,7 @@ use crate::cache::{Cache, Dirty};
 use crate::clock::sleep_until;
 use crate::cx::Environment;
 use crate::key::Key;
+use crate::placement::{is_over, node_of};
 use crate::queue::Backoff;
 
 /// The `schedulerName` of pods that name none.
@@ -242,7 +243,8 @@ impl Work {
             return;
         };
         let known = self.cluster.place(key).map(|(node, demand)| (node.name().to_owned(), demand.clone()));
-        if let Some(node) = bind::node_of(&pod) {
+        let node = node_of(&pod);
+        if !node.is_empty() {
             self.queue.remove(key);
             self.assumed.remove(key);
             self.cluster.forget_nomination(key);
@@ -395,11 +397,6 @@ impl Work {
     }
 }
 
-/// Whether a pod takes nothing of its node any more.
-fn is_over(pod: &Pod) -> bool {
-    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
-}
-
 /// Whether a pod asks for what it asked for before, and stays as it did.
 fn same(old: &Demand, new: &Pod) -> bool {
     let before = old.pod();
@@ -418,7 +415,7 @@ fn set_node(cluster: &mut Snapshot, node: Arc<Node>) -> Option<Change> {
     };
     let before = (old.allocatable.clone(), old.labels().clone(), old.taints().to_vec(), old.is_cordoned());
     let images = old.images.clone();
-    let new = NodeInfo::of(node.clone());
+    let new = NodeInfo::new(node.clone(), []);
     let after = (new.allocatable.clone(), new.labels().clone(), new.taints().to_vec(), new.is_cordoned());
     if before == after && images == new.images && new.exists() {
         // A heartbeat.

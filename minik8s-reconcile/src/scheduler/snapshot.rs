@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
 
 use super::demand::{Demand, HostPort, Term};
 use super::pod_set::{Labels, PodSet};
 use super::resources::Amounts;
 use crate::key::Key;
+use crate::placement::is_over;
 
 /// Sets of pods that are counted although no decision has asked for them lately.
 const TALLIES: usize = 512;
@@ -40,7 +41,7 @@ pub struct NodeInfo {
 }
 
 impl NodeInfo {
-    fn new(index: usize, name: &str) -> Self {
+    fn blank(index: usize, name: &str) -> Self {
         Self {
             index,
             name: name.to_owned(),
@@ -54,10 +55,13 @@ impl NodeInfo {
         }
     }
 
-    /// A node with nothing on it, outside any snapshot.
-    pub(super) fn of(node: Arc<Node>) -> Self {
-        let mut info = Self::new(0, node.metadata.name.as_deref().unwrap_or_default());
+    /// `node` with those of `pods` that still use it, outside any snapshot.
+    pub fn new(node: Arc<Node>, pods: impl IntoIterator<Item = Arc<Pod>>) -> Self {
+        let mut info = Self::blank(0, node.metadata.name.as_deref().unwrap_or_default());
         info.set(node);
+        for pod in pods.into_iter().filter(|pod| !is_over(pod)) {
+            info.add(&Arc::new(Demand::of(pod)));
+        }
         info
     }
 
@@ -514,7 +518,7 @@ impl Snapshot {
             return index;
         }
         let index = self.free.pop().unwrap_or(self.nodes.len());
-        let node = NodeInfo::new(index, name);
+        let node = NodeInfo::blank(index, name);
         if index == self.nodes.len() {
             self.nodes.push(node);
             self.generations.push(0);
