@@ -78,14 +78,14 @@ fn cpu(name: &str, cpu: &str) -> Pod {
     )
 }
 
+/// Creates a node that is ready: the taint that new ones get is taken away.
 async fn create_node(client: &Client, node: &Node) {
-    client.all::<Node>().create(node).await.expect("a node");
+    let nodes = client.all::<Node>();
+    nodes.create(node).await.expect("a node");
+    let ready = Patch::merge(&json!({ "spec": { "taints": null } }));
+    nodes.patch(node.metadata.name.as_deref().expect("named"), ready).await.expect("patch");
     let status = Patch::merge(&json!({ "status": node.status }));
-    client
-        .all::<Node>()
-        .patch_status(node.metadata.name.as_deref().expect("named"), status)
-        .await
-        .expect("status");
+    nodes.patch_status(node.metadata.name.as_deref().expect("named"), status).await.expect("status");
 }
 
 #[tokio::test]
