@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
@@ -9,6 +10,7 @@ use minik8s_api::Cidr;
 use minik8s_net::overlay::Backend;
 
 use crate::limits::ClientLimits;
+use crate::outages::{self, Outages};
 
 /// A small Kubernetes.
 #[derive(Debug, Parser)]
@@ -380,6 +382,9 @@ pub struct Server {
     /// How much clients may take.
     #[command(flatten)]
     pub limits: ClientLimits,
+    /// What is done about nodes that are down.
+    #[command(flatten)]
+    pub outages: Outages,
     /// An EncryptionConfiguration: which resources are sealed before they go to the disk, with which keys.
     #[arg(long, value_name = "FILE")]
     pub encryption_config: Option<PathBuf>,
@@ -545,6 +550,9 @@ pub struct NodeOptions {
     /// Name servers of pods that want the cluster's DNS.
     #[arg(long, value_name = "ADDRESS")]
     pub cluster_dns: Vec<IpAddr>,
+    /// How long the cluster believes in this node without a sign of life; it gives four in that time.
+    #[arg(long, default_value = "4s", value_parser = outages::seconds, value_name = "DURATION")]
+    pub lease_duration: Duration,
 }
 
 /// `up`

@@ -7,6 +7,7 @@ mod exec;
 mod get;
 mod logs;
 mod manifests;
+mod nodes;
 mod resources;
 mod session;
 mod tabulate;

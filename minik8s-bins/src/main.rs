@@ -10,6 +10,7 @@ mod identity;
 mod limits;
 mod network;
 mod node;
+mod outages;
 mod server;
 mod storage;
 mod up;

@@ -148,6 +148,7 @@ pub async fn serve(
     config.pods_dir = options.node_dir.join("pods");
     config.logs_dir.clone_from(&options.log_dir);
     config.port = options.port;
+    config.lease_duration = options.lease_duration;
     if let Some(manifest) = manifest {
         manifest.configure(&mut config);
     }

@@ -8,14 +8,16 @@ use minik8s_reconcile::controllers::node_ipam::Blocks;
 use minik8s_reconcile::http::{Frontend, Listener, serve};
 use minik8s_reconcile::lease::{self, Election};
 use minik8s_reconcile::pki::Authority;
+use minik8s_reconcile::scheduler::Scheduler;
 use minik8s_reconcile::server::authorizer::Union;
 use minik8s_reconcile::server::rbac;
 use minik8s_reconcile::server::token::{self, Tokens};
-use minik8s_reconcile::{ApiServer, Client, Manager, controllers, scheduler};
+use minik8s_reconcile::{ApiServer, Client, Manager, controllers};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Server, StorageKind};
+use crate::outages::Outages;
 use crate::{audit, daemon, identity, storage};
 
 /// Runs until a signal.
@@ -56,7 +58,11 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     let authority = Arc::new(identity::authority(&args.data_dir)?);
     let tokens = Tokens::new(token::DEFAULT_ISSUER, identity::signing_key(&args.data_dir)?);
     let access = Union::of_cluster(storage.clone()).await?;
-    let server = ApiServer::builder().authorizer(access).tokens(tokens).build(storage);
+    let server = ApiServer::builder()
+        .authorizer(access)
+        .tokens(tokens)
+        .default_tolerations(args.outages.tolerations())
+        .build(storage);
     server.bootstrap().await?;
     if args.forget_authority {
         identity::forget_authority(&server.client()).await?;
@@ -83,7 +89,8 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
     }
     let serving = tokio::spawn(serve(frontend, listeners, shutdown.clone()));
     let cluster_info = identity::cluster_info(&advertised, &authority);
-    let parts = Parts { authority: authority.clone(), cluster_info, pod_blocks };
+    let parts =
+        Parts { authority: authority.clone(), cluster_info, pod_blocks, outages: args.outages.clone() };
     let managing = match args.storage {
         StorageKind::Embedded => tokio::spawn(parts.manager(&server, server.client()).run(shutdown.clone())),
         StorageKind::Etcd => tokio::spawn(share(server.clone(), parts, shutdown.clone())),
@@ -110,6 +117,7 @@ struct Parts {
     authority: Arc<Authority>,
     cluster_info: String,
     pod_blocks: Blocks,
+    outages: Outages,
 }
 
 impl Parts {
@@ -117,20 +125,29 @@ impl Parts {
     fn manager(&self, server: &ApiServer, client: Client) -> Manager {
         let (registry, cluster_info) = (server.registry(), self.cluster_info.clone());
         let clock = server.clock().clone();
+        let lifecycle = self.outages.node_lifecycle();
+        let (collect, its_clock) = (self.outages.pod_garbage_collector(), clock.clone());
         Manager::new(client)
-            .controller(scheduler::controller())
+            .clock(clock.clone())
+            .scheduler(Scheduler::default())
             .controller(controllers::namespace::controller())
             .controller(controllers::cluster_role_aggregation::controller(&registry))
             .controller(controllers::custom_resources::controller())
             .controller(controllers::disruption::controller(&registry))
             .controller(controllers::events::controller())
             .controller(controllers::node_ipam::controller(&registry, self.pod_blocks))
+            .controller(controllers::node_lifecycle::controller(&registry, clock.clone(), lifecycle))
+            .controller(controllers::node_lifecycle::readiness(&registry))
+            .controller(controllers::taint_eviction::controller(&registry))
             .controller(controllers::resource_quota::controller(server.kinds().clone()))
             .controller(controllers::root_ca::controller(&registry, self.authority.certificate()))
             .controller(controllers::service_accounts::controller(&registry))
             .controller(controllers::certificates::approver())
             .controller(controllers::certificates::signer(&registry, self.authority.clone()))
             .controller(controllers::certificates::cleaner(&registry))
+            .task(move |client, caches, stop| {
+                controllers::pod_garbage_collector::run(client, &caches, its_clock, collect, stop)
+            })
             .task(|client, _, stop| controllers::bootstrap_tokens::run(client, clock, cluster_info, stop))
             .task(|client, _, stop| controllers::garbage_collector::run(client, stop))
     }

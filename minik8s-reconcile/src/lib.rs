@@ -52,6 +52,7 @@ pub mod lease;
 pub mod manager;
 #[cfg(feature = "tls")]
 pub mod pki;
+mod placement;
 pub mod planner;
 pub mod queue;
 pub mod reconciler;

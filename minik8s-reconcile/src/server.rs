@@ -83,6 +83,7 @@ impl ApiServer {
             authorizer: Arc::new(AlwaysAllow),
             tokens: None,
             admission: Vec::new(),
+            stay: admission::TolerationSeconds::default(),
         }
     }
 
@@ -290,6 +291,7 @@ pub struct ApiServerBuilder {
     authorizer: Arc<dyn Authorizer>,
     tokens: Option<token::Tokens>,
     admission: Vec<Arc<dyn admission::Admission>>,
+    stay: admission::TolerationSeconds,
 }
 
 impl fmt::Debug for ApiServerBuilder {
@@ -342,6 +344,13 @@ impl ApiServerBuilder {
         self
     }
 
+    /// Gives new pods this time on a node that is down, where they do not say how long they stay.
+    #[must_use]
+    pub fn default_tolerations(mut self, stay: admission::TolerationSeconds) -> Self {
+        self.stay = stay;
+        self
+    }
+
     /// The server, over `storage`.
     pub fn build(self, storage: impl Storage) -> ApiServer {
         let built_in = Arc::new(self.registry.unwrap_or_else(Registry::builtin));
@@ -353,7 +362,7 @@ impl ApiServerBuilder {
             rng: self.rng.child("server"),
             authorizer: self.authorizer,
             tokens: self.tokens,
-            admission: Arc::new(admission::Chain::new(self.admission)),
+            admission: Arc::new(admission::Chain::new(self.admission, self.stay)),
         }
     }
 }

@@ -21,7 +21,8 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Brings a cluster up, under a name that no other process uses; `options` are for `cargo xtask cluster-up`.
+    /// Brings a cluster up, under a name that no other process uses; `options` are for `cargo xtask cluster-up`. It has
+    /// one node, if they do not say otherwise.
     ///
     /// # Errors
     /// Not root, or what `cargo xtask cluster-up` says.
@@ -40,7 +41,9 @@ impl Cluster {
     /// # Errors
     /// As [`Self::up`].
     pub fn again(&self, options: &[&str]) -> anyhow::Result<()> {
-        self.xtask(&[&["cluster-up", "--no-demo", "--name", &self.name], options].concat())
+        let several = options.contains(&"--nodes") || options.contains(&"--control-planes");
+        let one: &[&str] = if several { &[] } else { &["--nodes", "1"] };
+        self.xtask(&[&["cluster-up", "--no-demo", "--name", &self.name], one, options].concat())
     }
 
     /// Takes the cluster down.
@@ -122,8 +125,13 @@ impl Cluster {
 
     /// A command inside the node.
     pub fn node(&self, words: &[&str]) -> Program {
+        self.on("n1", words)
+    }
+
+    /// A command inside the node of that name.
+    pub fn on(&self, node: &str, words: &[&str]) -> Program {
         Program::new(self.programs().join("xtask"))
-            .args(["node", "n1", "--name", &self.name, "--"])
+            .args(["node", node, "--name", &self.name, "--"])
             .args(words)
     }
 
@@ -152,7 +160,12 @@ impl Cluster {
     /// # Errors
     /// The node does not run.
     pub fn init(&self) -> anyhow::Result<u32> {
-        let text = fs::read_to_string(self.dir().join("nodes/n1/pid")).context("the node does not run")?;
+        self.init_of("n1")
+    }
+
+    fn init_of(&self, node: &str) -> anyhow::Result<u32> {
+        let pid = self.dir().join("nodes").join(node).join("pid");
+        let text = fs::read_to_string(pid).context("the node does not run")?;
         Ok(text.split_whitespace().next().unwrap_or_default().parse()?)
     }
 
@@ -162,7 +175,15 @@ impl Cluster {
     /// # Errors
     /// The node does not run.
     pub fn process(&self, name: &str) -> anyhow::Result<Option<u32>> {
-        let init = self.init()?;
+        self.process_on("n1", name)
+    }
+
+    /// As [`Self::process`], on the node of that name.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub fn process_on(&self, node: &str, name: &str) -> anyhow::Result<Option<u32>> {
+        let init = self.init_of(node)?;
         let children = fs::read_to_string(format!("/proc/{init}/task/{init}/children"))?;
         Ok(children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(|pid: &u32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -188,7 +209,12 @@ impl Cluster {
 
     /// The last lines that one of the node's programs logged: `containerd`, `minik8s-server`, `minik8s-node` or `init`.
     pub fn log_tail(&self, name: &str, lines: usize) -> String {
-        let text = fs::read(self.dir().join(format!("nodes/n1/log/{name}.log"))).unwrap_or_default();
+        self.log_tail_on("n1", name, lines)
+    }
+
+    /// As [`Self::log_tail`], on the node of that name.
+    pub fn log_tail_on(&self, node: &str, name: &str, lines: usize) -> String {
+        let text = fs::read(self.dir().join(format!("nodes/{node}/log/{name}.log"))).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")

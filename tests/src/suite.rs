@@ -31,6 +31,7 @@ struct Case {
 /// A list of cases that share a cluster.
 pub struct Suite {
     cases: Vec<Case>,
+    cluster: &'static [&'static str],
 }
 
 struct Options {
@@ -44,7 +45,14 @@ impl Suite {
     /// A suite without cases.
     #[expect(clippy::new_without_default, reason = "a suite without cases is only the beginning of one")]
     pub fn new() -> Self {
-        Self { cases: Vec::new() }
+        Self { cases: Vec::new(), cluster: &[] }
+    }
+
+    /// Brings its cluster up with these options of `cargo xtask cluster-up`, instead of one node.
+    #[must_use]
+    pub fn cluster(mut self, options: &'static [&'static str]) -> Self {
+        self.cluster = options;
+        self
     }
 
     /// Adds a case.
@@ -108,7 +116,7 @@ impl Suite {
         let began = Instant::now();
         let mut cluster = match &options.cluster {
             Some(name) => Cluster::existing(name)?,
-            None => tokio::task::spawn_blocking(|| Cluster::up(1, &[])).await??,
+            None => tokio::task::spawn_blocking(|| Cluster::up(1, self.cluster)).await??,
         };
         if options.keep {
             cluster.keep();

@@ -213,7 +213,7 @@ async fn power_loss(_: Scene) -> anyhow::Result<()> {
 }
 
 async fn down(_: Scene) -> anyhow::Result<()> {
-    let cluster = another(3, &[]).await?;
+    let cluster = another(3, &["--nodes", "2"]).await?;
     let (name, folder) = (cluster.name().to_owned(), cluster.dir());
     cluster.minik8s().args(["apply", "-f", "-"]).input(full("full")).ok().await?;
     until(&cluster, is_ready).await?;

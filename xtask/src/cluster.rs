@@ -5,6 +5,7 @@
 mod cgroup;
 mod etcd;
 mod init;
+mod members;
 mod network;
 mod node;
 mod state;
@@ -24,22 +25,26 @@ use clap::{Args, ValueEnum};
 use crate::progress::{say, step};
 use crate::workspace::{cargo, loud, quiet, target};
 use crate::{images, packages};
-use node::Node;
-use state::Cluster;
+use node::{Node, Role};
+use state::{Cluster, Settings};
 
 pub use init::{InitArgs, enter, init};
+pub use members::{add_node, start_node, stop_node};
 
 /// The name of the cluster when none is given.
 pub const DEFAULT_NAME: &str = "dev";
 /// How long a node may take to become Ready, and a pod to run.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The most nodes.
+const MOST: usize = 240;
+
 /// `cluster-up`
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// How many nodes.
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    nodes: usize,
+    /// How many nodes, those of the control plane among them [default: two more than those].
+    #[arg(long, value_name = "N")]
+    nodes: Option<usize>,
     /// The cluster's name.
     #[arg(long, default_value = DEFAULT_NAME)]
     name: String,
@@ -58,6 +63,9 @@ pub struct UpArgs {
     /// Run server and agent as one process (`minik8s up`).
     #[arg(long)]
     all_in_one: bool,
+    /// How long pods stay on a node that is down, where they do not say. Kubernetes has 300, which is long to watch.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    toleration_seconds: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -66,13 +74,74 @@ enum Storage {
     Etcd,
 }
 
-/// Brings a cluster up; one that is up already stays as it is.
+/// Brings a cluster up; what is up already stays as it is.
 pub fn up(args: &UpArgs) -> anyhow::Result<()> {
-    if args.nodes != 1 {
-        bail!("--nodes {}: a cluster has one node as yet; nodes cannot join one another so far", args.nodes);
+    check(args)?;
+    require_root()?;
+    let cluster = Cluster::open(&args.name)?;
+    let _lock = cluster.lock()?;
+    say(&format!("Cluster {}", args.name));
+    packages::ensure()?;
+    let program = build(args.release)?;
+    let image = images::busybox()?;
+    let known = cluster.nodes();
+    let count = args.nodes.unwrap_or(args.control_planes + 2).max(known.len());
+    let all: Vec<_> = (1..=count).map(|number| Node::new(&cluster, number)).collect();
+    let (planes, workers) = if known.is_empty() {
+        let (planes, workers) = all.split_at(args.control_planes);
+        let members = (args.storage == Storage::Etcd).then(|| etcd::members(planes));
+        let all_in_one = args.all_in_one;
+        let toleration_seconds = args.toleration_seconds;
+        cluster.set_settings(&Settings {
+            program: program.clone(),
+            all_in_one,
+            etcd: members,
+            toleration_seconds,
+        })?;
+        (planes.to_vec(), workers.to_vec())
+    } else {
+        all.iter().cloned().partition(Node::is_control_plane)
+    };
+    if planes.is_empty() {
+        bail!("cluster {0} has no API server; try: cargo xtask cluster-down --name {0}", args.name);
     }
+    let settings = Settings { program, ..cluster.settings()? };
+    start_planes(&cluster, &settings, &planes)?;
+    join(&cluster, &settings, &workers)?;
+    let running = all.iter().filter(|n| n.is_running()).cloned().collect::<Vec<_>>();
+    load(&image, &running)?;
+    members::until_ready(&cluster, &settings, &planes, "control-plane")?;
+    members::until_ready(&cluster, &settings, &workers, "worker")?;
+    if !args.no_demo {
+        step("demo pod hello is Running", || {
+            let manifest = crate::workspace::root().join("examples/hello.yaml");
+            quiet(cli(&cluster, &settings, &["apply", "-f"]).arg(manifest))?;
+            until(&planes[0], "minik8s-server", || {
+                let out = quiet(&mut cli(&cluster, &settings, &["get", "pod", "hello", "--no-headers"]))?;
+                let text = String::from_utf8_lossy(&out.stdout).into_owned();
+                let mut words = text.split_whitespace();
+                Ok((words.nth(1), words.next()) == (Some("1/1"), Some("Running")))
+            })
+        })?;
+    }
+    hints(&cluster, &settings);
+    Ok(())
+}
+
+fn check(args: &UpArgs) -> anyhow::Result<()> {
     if args.control_planes == 0 {
         bail!("--control-planes 0: a cluster has an API server");
+    }
+    if let Some(nodes) = args.nodes
+        && nodes < args.control_planes
+    {
+        bail!(
+            "--nodes {nodes}: those of the control plane are among them, which are {}",
+            args.control_planes
+        );
+    }
+    if args.nodes > Some(MOST) {
+        bail!("--nodes {}: the network of a cluster has addresses for {MOST}", args.nodes.unwrap_or(0));
     }
     if args.control_planes > 1 && args.storage == Storage::Embedded {
         bail!(
@@ -83,84 +152,82 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
     if args.storage == Storage::Etcd && args.all_in_one {
         bail!("--all-in-one: server and agent in one process have the embedded storage");
     }
-    require_root()?;
-    let cluster = Cluster::open(&args.name)?;
-    let _lock = cluster.lock()?;
-    say(&format!("Cluster {}", args.name));
-    packages::ensure()?;
-    let program = build(args.release)?;
-    let image = images::busybox()?;
-    let nodes: Vec<_> = (1..=args.control_planes).map(|number| Node::new(&cluster, number)).collect();
-    let node = nodes[0].clone();
-    let names = nodes.iter().map(Node::name).collect::<Vec<_>>().join(", ");
-    let of_them = if nodes.len() == 1 { "node" } else { "nodes" };
-    let running = nodes.iter().filter(|n| n.is_running()).count();
-    if running == nodes.len() {
-        say(&format!("  ✓ {of_them} {names} running already"));
-    } else if running > 0 {
-        bail!(
-            "some nodes of cluster {0} run and others do not; try: cargo xtask cluster-down --name {0}",
-            args.name
-        );
-    } else {
-        step(&format!("{of_them} {names}"), || start(args, &cluster, &nodes, &program))?;
-    }
-    write_kubeconfig(&cluster, &node)?;
-    for node in &nodes {
-        step(
-            &format!("image {} in {}", image.file_name().unwrap_or_default().display(), node.name()),
-            || {
-                node.wait_for_containerd(PATIENCE)?;
-                node.load_image(&image)
-            },
-        )?;
-    }
-    let cli = |args: &[&str]| {
-        let mut command = Command::new(&program);
-        command.arg("--kubeconfig").arg(cluster.kubeconfig()).args(args);
-        command
-    };
-    for node in &nodes {
-        step(&format!("{} is Ready", node.name()), || {
-            until(node, "minik8s-node", || {
-                let out = quiet(&mut cli(&["get", "node", &node.name(), "--no-headers"]))?;
-                let text = String::from_utf8_lossy(&out.stdout).into_owned();
-                Ok(text.split_whitespace().nth(1) == Some("Ready"))
-            })
-        })?;
-    }
-    if !args.no_demo {
-        step("demo pod hello is Running", || {
-            let manifest = crate::workspace::root().join("examples/hello.yaml");
-            quiet(cli(&["apply", "-f"]).arg(manifest))?;
-            until(&node, "minik8s-node", || {
-                let out = quiet(&mut cli(&["get", "pod", "hello", "--no-headers"]))?;
-                let text = String::from_utf8_lossy(&out.stdout).into_owned();
-                let mut words = text.split_whitespace();
-                Ok((words.nth(1), words.next()) == (Some("1/1"), Some("Running")))
-            })
-        })?;
-    }
-    hints(&cluster, &program);
     Ok(())
 }
 
-/// Starts the nodes of the control plane.
-fn start(args: &UpArgs, cluster: &Cluster, nodes: &[Node], program: &Path) -> anyhow::Result<()> {
-    network::switch_up(cluster)?;
-    // All API servers accept from one socket: as long as one of them runs, somebody answers.
-    let socket = listen(cluster)?;
-    let members = (args.storage == Storage::Etcd).then(|| etcd::members(nodes));
-    if members.is_some() {
-        etcd::share_keys(program, cluster, nodes)?;
+/// Starts those nodes of the control plane that do not run.
+fn start_planes(cluster: &Cluster, settings: &Settings, planes: &[Node]) -> anyhow::Result<()> {
+    let down: Vec<_> = planes.iter().filter(|n| !n.is_running()).cloned().collect();
+    if down.is_empty() {
+        say(&format!("  ✓ {} running already", names(planes)));
+    } else {
+        let them = names(&down);
+        step(&format!("{them} with an API server"), || {
+            network::switch_up(cluster)?;
+            if settings.etcd.is_some() {
+                etcd::share_keys(&settings.program, cluster, planes)?;
+            }
+            down.iter().try_for_each(|node| start_plane(cluster, settings, node))
+        })?;
     }
-    for node in nodes {
-        network::node_up(cluster, node)?;
-        // The one of a cluster that was here before may name another port.
-        let _ = fs::remove_file(node.admin_kubeconfig());
-        node.start(program, &socket, args.all_in_one, members.as_deref())?;
+    write_kubeconfig(cluster, &planes[0])
+}
+
+/// Starts a node of the control plane. All API servers accept from one socket: as long as one of them runs, somebody
+/// answers.
+fn start_plane(cluster: &Cluster, settings: &Settings, node: &Node) -> anyhow::Result<()> {
+    network::node_up(cluster, node)?;
+    // The one of a cluster that was here before may name another port.
+    let _ = fs::remove_file(node.admin_kubeconfig());
+    let shared = cluster.nodes().iter().find_map(|n| n.socket().transpose()).transpose()?;
+    node.start(settings, &Role::ControlPlane(shared.map_or_else(|| listen(cluster), Ok)?))
+}
+
+/// Starts those workers that do not run; they join if they have not.
+fn join(cluster: &Cluster, settings: &Settings, workers: &[Node]) -> anyhow::Result<()> {
+    let down: Vec<_> = workers.iter().filter(|n| !n.is_running()).cloned().collect();
+    if down.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let them = names(&down);
+    step(&format!("{them} join"), || {
+        let words = members::join_words(cluster, settings, &down)?;
+        down.iter().try_for_each(|node| {
+            network::node_up(cluster, node)?;
+            node.start(settings, &Role::Worker(words.clone().filter(|_| !node.has_joined())))
+        })
+    })
+}
+
+/// `n1, n2`
+fn names(nodes: &[Node]) -> String {
+    nodes.iter().map(Node::name).collect::<Vec<_>>().join(", ")
+}
+
+/// Loads an image into all these nodes at once.
+fn load(image: &Path, nodes: &[Node]) -> anyhow::Result<()> {
+    let file = image.file_name().unwrap_or_default().display();
+    step(&format!("image {file} in {}", names(nodes)), || {
+        std::thread::scope(|scope| {
+            let loading: Vec<_> = nodes
+                .iter()
+                .map(|node| {
+                    scope.spawn(|| {
+                        node.wait_for_containerd(PATIENCE)?;
+                        node.load_image(image)
+                    })
+                })
+                .collect();
+            loading.into_iter().try_for_each(|one| one.join().unwrap_or_else(|_| bail!("a thread panicked")))
+        })
+    })
+}
+
+/// The minik8s command line, on the cluster.
+fn cli(cluster: &Cluster, settings: &Settings, args: &[&str]) -> Command {
+    let mut command = Command::new(&settings.program);
+    command.arg("--kubeconfig").arg(cluster.kubeconfig()).args(args);
+    command
 }
 
 /// Takes a cluster down. What is gone already is no error.
@@ -183,13 +250,7 @@ pub fn down(name: &str) -> anyhow::Result<()> {
 pub fn exec(name: &str, node: &str, command: &[OsString]) -> anyhow::Result<ExitCode> {
     require_root()?;
     let cluster = Cluster::open(name)?;
-    let Some(node) = cluster.nodes().into_iter().find(|n| n.name() == node && n.is_running()) else {
-        let known: Vec<_> = cluster.nodes().iter().filter(|n| n.is_running()).map(Node::name).collect();
-        if known.is_empty() {
-            bail!("cluster {name} is not up; try: cargo xtask cluster-up --name {name}");
-        }
-        bail!("cluster {name} has no node {node}; it has {}", known.join(", "));
-    };
+    let node = cluster.node(node)?;
     let status = node.command(command)?.status().context("cannot run nsenter")?;
     Ok(ExitCode::from(status.code().and_then(|c| u8::try_from(c).ok()).unwrap_or(1)))
 }
@@ -203,10 +264,7 @@ pub fn load_image(name: &str, tar: &Path) -> anyhow::Result<()> {
         bail!("cluster {name} is not up; try: cargo xtask cluster-up --name {name}");
     }
     let tar = fs::canonicalize(tar).with_context(|| format!("cannot find {}", tar.display()))?;
-    for node in nodes {
-        step(&format!("{} in {}", tar.display(), node.name()), || node.load_image(&tar))?;
-    }
-    Ok(())
+    load(&tar, &nodes)
 }
 
 fn require_root() -> anyhow::Result<()> {
@@ -264,11 +322,14 @@ fn until(node: &Node, log: &str, mut ask: impl FnMut() -> anyhow::Result<bool>) 
     }
 }
 
-fn hints(cluster: &Cluster, program: &Path) {
+fn hints(cluster: &Cluster, settings: &Settings) {
     let name = match cluster.name() {
         DEFAULT_NAME => String::new(),
         other => format!(" --name {other}"),
     };
+    if let Ok(table) = quiet(&mut cli(cluster, settings, &["get", "nodes"])) {
+        say(&format!("\n{}", String::from_utf8_lossy(&table.stdout).trim_end()));
+    }
     say(&format!(
         "\nThe cluster is up. Now try:\n\n  \
          export KUBECONFIG={}\n  \
@@ -277,9 +338,10 @@ fn hints(cluster: &Cluster, program: &Path) {
          minik8s logs -f hello\n  \
          minik8s exec -it hello -- sh\n  \
          kubectl get nodes -o wide\n  \
+         cargo xtask cluster-stop-node n2{name}     # and cluster-start-node, cluster-add-node\n  \
          cargo xtask node n1{name} -- ctr -n k8s.io containers ls\n  \
          cargo xtask cluster-down{name}\n",
         cluster.kubeconfig().display(),
-        program.display(),
+        settings.program.display(),
     ));
 }

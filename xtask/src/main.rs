@@ -36,6 +36,29 @@ enum Command {
         #[arg(long, default_value = cluster::DEFAULT_NAME)]
         name: String,
     },
+    /// Have one more node join a cluster.
+    ClusterAddNode {
+        /// The cluster's name.
+        #[arg(long, default_value = cluster::DEFAULT_NAME)]
+        name: String,
+    },
+    /// Kill all processes of a node at once, as a power cut would.
+    #[command(after_help = "Example: cargo xtask cluster-stop-node n2")]
+    ClusterStopNode {
+        /// The node.
+        node: String,
+        /// The cluster's name.
+        #[arg(long, default_value = cluster::DEFAULT_NAME)]
+        name: String,
+    },
+    /// Start a node again that does not run.
+    ClusterStartNode {
+        /// The node.
+        node: String,
+        /// The cluster's name.
+        #[arg(long, default_value = cluster::DEFAULT_NAME)]
+        name: String,
+    },
     /// Run a command inside a node.
     #[command(after_help = "Example: cargo xtask node n1 -- ctr -n k8s.io containers ls")]
     Node {
@@ -107,6 +130,9 @@ fn main() -> ExitCode {
     let done = match Args::parse().command {
         Command::ClusterUp(args) => cluster::up(&args),
         Command::ClusterDown { name } => cluster::down(&name),
+        Command::ClusterAddNode { name } => cluster::add_node(&name),
+        Command::ClusterStopNode { node, name } => cluster::stop_node(&name, &node),
+        Command::ClusterStartNode { node, name } => cluster::start_node(&name, &node),
         Command::Node { node, cluster, command } => return finish(cluster::exec(&cluster, &node, &command)),
         Command::Images => images::build_all().map(drop),
         Command::ImageLoad { tar, name } => cluster::load_image(&name, &tar),

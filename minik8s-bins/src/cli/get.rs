@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, BodyStream};
+use k8s_openapi::List;
+use k8s_openapi::api::core::v1::Pod;
 use minik8s_api::Kind;
 use minik8s_reconcile::ApiError;
 use serde::Deserialize;
@@ -13,8 +15,8 @@ use tokio_util::io::StreamReader;
 
 use super::resources::{self, Target};
 use super::session::{self, Session};
-use super::tabulate::{self, ColumnDefinition, Layout, Table, Widths};
-use super::{note, print};
+use super::tabulate::{self, ColumnDefinition, Layout, Row, Table, Widths};
+use super::{nodes, note, print};
 use crate::args::{Get, Output};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -83,7 +85,7 @@ async fn tables(session: &Session, get: &Get, targets: &[Target]) -> anyhow::Res
         let table = table_of(session, get, target).await?;
         if !table.rows.is_empty() {
             let (headings, mut rows) =
-                tabulate::select(&kind.kind, &table.column_definitions, &table.rows, layout);
+                select(session, &kind.kind, &table.column_definitions, &table.rows, layout).await?;
             if several {
                 rows.iter_mut().for_each(|r| r[0] = format!("{}/{}", kind.singular, r[0]));
             }
@@ -106,6 +108,26 @@ async fn tables(session: &Session, get: &Get, targets: &[Target]) -> anyhow::Res
         }
     }
     Ok(())
+}
+
+/// The headings and rows to print.
+async fn select(
+    session: &Session,
+    kind: &str,
+    columns: &[ColumnDefinition],
+    rows: &[Row],
+    layout: Layout,
+) -> Result<(Vec<String>, Vec<Vec<String>>), ApiError> {
+    if kind != "Node" || layout.wide || rows.is_empty() {
+        return Ok(tabulate::select(kind, columns, rows, layout));
+    }
+    let pods = match fetch::<List<Pod>>(session, "/api/v1/pods", "application/json").await {
+        Ok(list) => Some(list.items),
+        // Nodes may see themselves, and not what runs on them altogether.
+        Err(error) if error.is_forbidden() => None,
+        Err(error) => return Err(error),
+    };
+    Ok(nodes::table(columns, rows, pods.as_deref()))
 }
 
 async fn table_of(session: &Session, get: &Get, target: &Target) -> Result<Table, ApiError> {
@@ -178,7 +200,7 @@ async fn watch(
                 target.names.is_empty() || target.names.iter().any(|n| n == name)
             };
             let rows: Vec<_> = table.rows.into_iter().filter(|r| wanted(&r.object)).collect();
-            let (_, rows) = tabulate::select(&target.kind.kind, &columns, &rows, layout);
+            let (_, rows) = select(session, &target.kind.kind, &columns, &rows, layout).await?;
             print(&widths.print(&rows))?;
         }
     }

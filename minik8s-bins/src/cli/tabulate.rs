@@ -68,10 +68,7 @@ pub fn select(
 fn pods(columns: &[ColumnDefinition], rows: &[Row]) -> (Vec<String>, Vec<Vec<String>>) {
     let headings = ["NAME", "READY", "STATUS", "RESTARTS", "UPTIME", "IP", "NODE", "NAMESPACE", "LABELS"]
         .map(str::to_owned);
-    let column = |row: &Row, name: &str| {
-        let index = columns.iter().position(|c| c.name == name);
-        index.and_then(|i| row.cells.get(i)).map(cell).unwrap_or_default()
-    };
+    let column = |row: &Row, name: &str| column(columns, row, name);
     let lines = rows.iter().map(|row| {
         vec![
             column(row, "Name"),
@@ -86,6 +83,12 @@ fn pods(columns: &[ColumnDefinition], rows: &[Row]) -> (Vec<String>, Vec<Vec<Str
         ]
     });
     (headings.to_vec(), lines.collect())
+}
+
+/// What the row has in the column of that name.
+pub fn column(columns: &[ColumnDefinition], row: &Row, name: &str) -> String {
+    let index = columns.iter().position(|c| c.name == name);
+    index.and_then(|i| row.cells.get(i)).map(cell).unwrap_or_default()
 }
 
 /// How long the pod has been on its node.

@@ -29,7 +29,8 @@ pub(super) fn words(taint: &Taint) -> String {
     format!("{}: {}", taint.key, taint.value.as_deref().unwrap_or_default())
 }
 
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+/// Whether the toleration is one of that taint.
+pub(crate) fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     let set = |text: &Option<String>| text.as_deref().filter(|t| !t.is_empty()).map(ToOwned::to_owned);
     if set(&toleration.effect).is_some_and(|e| e != taint.effect) {
         return false;

@@ -6,7 +6,7 @@
 //! Kubernetes' order; those of [`ApiServerBuilder::admission`](super::ApiServerBuilder::admission) come behind them and
 //! before the webhooks:
 //!
-//! NamespaceLifecycle, LimitRanger, ServiceAccount, NodeRestriction, PodSecurity, Priority, DefaultTolerationSeconds,
+//! NamespaceLifecycle, LimitRanger, ServiceAccount, NodeRestriction, TaintNodesByCondition, PodSecurity, Priority, DefaultTolerationSeconds,
 //! DefaultStorageClass, CertificateApproval, CertificateSigning, CertificateSubjectRestriction, *yours*, MutatingAdmissionWebhook, ValidatingAdmissionPolicy, ValidatingAdmissionWebhook,
 //! ResourceQuota.
 //!
@@ -68,6 +68,7 @@ mod known;
 mod lifecycle;
 mod limits;
 mod matching;
+mod node_taints;
 mod pod_security;
 mod policy;
 mod priority;
@@ -87,6 +88,7 @@ pub(super) use self::lifecycle::no_namespace;
 pub(super) use self::priority::bootstrap;
 pub(super) use self::request::Options;
 pub use self::request::{Request, Verb};
+pub use self::tolerations::TolerationSeconds;
 use crate::error::ApiError;
 pub use crate::request::Notes;
 

@@ -28,7 +28,7 @@ const NODES: &str = "system:nodes";
 /// What nodes' user names begin with.
 const NODE: &str = "system:node:";
 /// Where nodes' leases are.
-const LEASES: &str = "kube-node-lease";
+pub const LEASES: &str = "kube-node-lease";
 /// The annotation of pods that show what a node runs by itself.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 

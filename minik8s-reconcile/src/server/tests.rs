@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::ApiServer;
 use crate::client::{Client, Event};
 use crate::request::{DeleteParams, ListParams, Patch, PatchFormat, WatchParams};
+use crate::scheduler::Scheduler;
 use crate::storage::memory::MemoryStorage;
-use crate::{Manager, controllers, scheduler};
+use crate::{Manager, controllers};
 
 async fn server() -> ApiServer {
     let server = ApiServer::new(MemoryStorage::new());
@@ -34,7 +35,7 @@ fn config_map(name: &str) -> ConfigMap {
 fn controllers(client: &Client) -> tokio_util::sync::DropGuard {
     let stop = CancellationToken::new();
     let manager = Manager::new(client.clone())
-        .controller(scheduler::controller())
+        .scheduler(Scheduler::default())
         .controller(controllers::namespace::controller())
         .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
     tokio::spawn(manager.run(stop.clone()));
@@ -169,6 +170,9 @@ async fn pods_are_scheduled_when_there_is_room() {
     }))
     .expect("a node");
     client.all::<Node>().create(&node).await.expect("node");
+    // New nodes are tainted until they are ready.
+    let ready = Patch::merge(&json!({ "spec": { "taints": null } }));
+    client.all::<Node>().patch("n1", ready).await.expect("patch");
     until::<Pod>(&client, |e| {
         matches!(e, Event::Applied(p) if p.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some("n1")))
     })

@@ -58,7 +58,7 @@ pub struct AgentConfig {
     pub log_max_bytes: u64,
     /// How many log files of a container are kept, the current one included (5).
     pub log_max_files: u32,
-    /// How long the control plane believes in the node without hearing of it (40 s); it hears four times as often.
+    /// How long the control plane believes in the node without hearing of it (4 s); it hears four times as often.
     pub lease_duration: Duration,
     /// How often the node's status is written when nothing in it changed (5 min).
     pub status_period: Duration,
@@ -97,7 +97,7 @@ impl Default for AgentConfig {
             hosts: "/etc/hosts".into(),
             log_max_bytes: 10 << 20,
             log_max_files: 5,
-            lease_duration: Duration::from_secs(40),
+            lease_duration: Duration::from_secs(4),
             status_period: Duration::from_secs(300),
             volume_refresh: Duration::from_secs(60),
             housekeeping: Duration::from_secs(60),

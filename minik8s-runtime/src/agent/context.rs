@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use minik8s_reconcile::Client;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use super::config::AgentConfig;
 use super::directory::Directory;
@@ -18,6 +18,23 @@ use crate::runtime::{ContainerRuntime, ImageStore, PodNetwork};
 
 /// Writes of pod status under way at once.
 const WRITES: usize = 16;
+
+/// Who has to do something when the node is back: what they were at may be out of date, and connections may be dead
+/// without knowing it.
+#[derive(Debug, Default)]
+pub(crate) struct Returned {
+    /// Says how the node is.
+    pub(crate) report: Notify,
+    /// Follows the node's pods.
+    pub(crate) follow: Notify,
+}
+
+impl Returned {
+    pub(crate) fn tell(&self) {
+        self.report.notify_one();
+        self.follow.notify_one();
+    }
+}
 
 /// The seams, the settings and what is known of the machine.
 pub(crate) struct Context {
@@ -33,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) writes: Semaphore,
     pub(crate) directory: Arc<Directory>,
     pub(crate) events: Events,
+    /// Told when the server hears of the node again after it may have given it up.
+    pub(crate) returned: Returned,
     /// The node's labels as the server had them last; users may add to them.
     labels: Mutex<Option<BTreeMap<String, String>>>,
 }
@@ -60,6 +79,7 @@ impl Context {
             network,
             config,
             events,
+            returned: Returned::default(),
             labels: Mutex::default(),
         }
     }

@@ -19,7 +19,7 @@ use super::pod_fsm::{Found, annotation};
 use super::pods::{News, follow};
 use super::termination;
 use super::worker::{Begin, Input, Worker, WorkerHandle};
-use super::{garbage, logs, node};
+use super::{garbage, heartbeat, logs, node};
 use crate::runtime::{Container, ContainerEvent, ContainerState};
 
 /// Between attempts to reach the runtime at the start.
@@ -66,7 +66,7 @@ impl Manager {
         // These end with the set.
         let mut beside = JoinSet::new();
         beside.spawn(node::report(self.ctx.clone()));
-        beside.spawn(node::renew_lease(self.ctx.clone()));
+        beside.spawn(heartbeat::beat(self.ctx.clone()));
         // Subscribed before the list, so that nothing falls between them.
         let mut events = self.ctx.runtime.events();
         tokio::select! {
@@ -74,7 +74,7 @@ impl Manager {
             () = &mut shutdown => return,
         }
         let (sender, mut news) = unbounded_channel();
-        beside.spawn(follow(self.ctx.client.clone(), self.ctx.node_name.clone(), sender));
+        beside.spawn(follow(self.ctx.clone(), sender));
         let tick = |period: Duration| {
             let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

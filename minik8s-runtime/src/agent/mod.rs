@@ -19,6 +19,7 @@ mod downward;
 mod env;
 mod events;
 mod garbage;
+mod heartbeat;
 mod image_pull;
 mod logs;
 mod machine;

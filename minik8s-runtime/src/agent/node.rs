@@ -1,17 +1,16 @@
-//! Telling the server of the node itself: registration, leases, conditions.
+//! Telling the server of the node itself: registration, conditions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Namespace, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-    NodeSpec, NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use minik8s_reconcile::ApiError;
 use minik8s_reconcile::request::Patch;
 use serde_json::json;
@@ -20,11 +19,12 @@ use super::context::Context;
 use super::machine::{architecture, available_memory, disk, processes};
 use super::pod_fsm::instance::seconds;
 
-const LEASES: &str = "kube-node-lease";
 /// How often the node looks at itself.
 const LOOK: Duration = Duration::from_secs(10);
 /// A failed write is tried again after that.
 const RETRY: Duration = Duration::from_secs(1);
+/// Somebody else wrote (a taint, an annotation): look again after that.
+const CONFLICT: Duration = Duration::from_millis(50);
 /// Not more images than this are listed in the status.
 const IMAGES: usize = 50;
 /// Less memory than this is pressure.
@@ -41,79 +41,13 @@ pub(crate) fn labels(ctx: &Context) -> BTreeMap<String, String> {
     labels
 }
 
-/// Renews the node's lease for ever.
-pub(crate) async fn renew_lease(ctx: Arc<Context>) {
-    let period = ctx.config.lease_duration / 4;
-    loop {
-        let pause = match write_lease(&ctx).await {
-            Ok(()) => period,
-            Err(e) => {
-                tracing::warn!("the node's lease could not be renewed: {e}");
-                period.min(RETRY)
-            }
-        };
-        tokio::time::sleep(pause).await;
-    }
-}
-
-async fn write_lease(ctx: &Context) -> Result<(), ApiError> {
-    let api = ctx.client.namespaced::<Lease>(LEASES);
-    let now = Some(MicroTime(ctx.config.clock.now()));
-    let duration = i32::try_from(ctx.config.lease_duration.as_secs()).unwrap_or(i32::MAX);
-    match api.get_opt(&ctx.node_name).await? {
-        Some(known) => {
-            let mut lease = Lease::clone(&known);
-            let spec = lease.spec.get_or_insert_default();
-            spec.holder_identity = Some(ctx.node_name.clone());
-            spec.lease_duration_seconds = Some(duration);
-            spec.renew_time = now;
-            api.update(&lease).await.map(drop)
-        }
-        None => {
-            let node = ctx.client.all::<Node>().get_opt(&ctx.node_name).await?;
-            let owner = node.and_then(|n| n.metadata.uid.clone()).map(|uid| OwnerReference {
-                api_version: "v1".to_owned(),
-                kind: "Node".to_owned(),
-                name: ctx.node_name.clone(),
-                uid,
-                ..OwnerReference::default()
-            });
-            let lease = Lease {
-                metadata: ObjectMeta {
-                    name: Some(ctx.node_name.clone()),
-                    namespace: Some(LEASES.to_owned()),
-                    owner_references: owner.map(|o| vec![o]),
-                    ..ObjectMeta::default()
-                },
-                spec: Some(LeaseSpec {
-                    holder_identity: Some(ctx.node_name.clone()),
-                    lease_duration_seconds: Some(duration),
-                    renew_time: now,
-                    ..LeaseSpec::default()
-                }),
-            };
-            match api.create(&lease).await {
-                Err(e) if e.is_not_found() => {
-                    let mut namespace = Namespace::default();
-                    namespace.metadata.name = Some(LEASES.to_owned());
-                    match ctx.client.all::<Namespace>().create(&namespace).await {
-                        Err(e) if !e.is_already_exists() => return Err(e),
-                        _ => {}
-                    }
-                    api.create(&lease).await.map(drop)
-                }
-                answer => answer.map(drop),
-            }
-        }
-    }
-}
-
 /// Registers the node and keeps its status up to date for ever.
 pub(crate) async fn report(ctx: Arc<Context>) {
     let mut written: Option<Timestamp> = None;
     loop {
         let pause = match report_once(&ctx, &mut written).await {
             Ok(()) => LOOK,
+            Err(e) if e.is_conflict() => CONFLICT,
             Err(e) => {
                 tracing::warn!("the node's status could not be written: {e}");
                 RETRY
@@ -121,6 +55,7 @@ pub(crate) async fn report(ctx: Arc<Context>) {
         };
         tokio::select! {
             biased;
+            () = ctx.returned.report.notified() => {}
             () = ctx.network.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
@@ -153,11 +88,7 @@ async fn report_once(ctx: &Context, written: &mut Option<Timestamp>) -> Result<(
     if due || without_heartbeats(&before) != without_heartbeats(&after) {
         let mut node = Node::clone(&known);
         node.status = Some(after);
-        match api.update_status(&node).await {
-            // Somebody else wrote (an annotation, a taint): look again soon.
-            Err(e) if e.is_conflict() => return Err(e),
-            answer => answer.map(drop)?,
-        }
+        api.update_status(&node).await?;
         *written = Some(now);
     }
     Ok(())

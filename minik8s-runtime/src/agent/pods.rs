@@ -11,6 +11,8 @@ use minik8s_reconcile::request::{ListParams, WatchParams};
 use minik8s_reconcile::{ApiError, Client};
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::context::Context;
+
 /// The first and the longest pause when the server is away.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// A watch is renewed after that long, in case that its connection died without a word.
@@ -27,14 +29,15 @@ pub(crate) enum News {
     Deleted(Arc<Pod>),
 }
 
-/// Follows the pods of `node_name` until nobody listens any more.
-pub(crate) async fn follow(client: Client, node_name: String, news: UnboundedSender<News>) {
+/// Follows the node's pods until nobody listens any more.
+pub(crate) async fn follow(ctx: Arc<Context>, news: UnboundedSender<News>) {
+    let (client, node_name) = (&ctx.client, &ctx.node_name);
     let mut pause = PAUSE.0;
     let mut revision = None;
     while !news.is_closed() {
         let result = match revision {
-            None => list(&client, &node_name, &news).await,
-            Some(from) => watch(&client, &node_name, &news, from).await,
+            None => list(client, node_name, &news).await,
+            Some(from) => watch(&ctx, &news, from).await,
         };
         match result {
             Ok(reached) => {
@@ -49,6 +52,7 @@ pub(crate) async fn follow(client: Client, node_name: String, news: UnboundedSen
                 }
                 tokio::select! {
                     () = tokio::time::sleep(pause) => {}
+                    () = ctx.returned.follow.notified() => {}
                     () = news.closed() => return,
                 }
                 pause = (pause * 2).min(PAUSE.1);
@@ -78,21 +82,17 @@ async fn list(client: &Client, node_name: &str, news: &UnboundedSender<News>) ->
     }
 }
 
-/// Follows changes after `from`; the revision reached when the server ended the watch in good order.
-async fn watch(
-    client: &Client,
-    node_name: &str,
-    news: &UnboundedSender<News>,
-    from: u64,
-) -> Result<u64, ApiError> {
+/// Follows changes after `from`; the revision reached when the server ended the watch in good order, or the watch may be
+/// one that nothing comes from any more.
+async fn watch(ctx: &Context, news: &UnboundedSender<News>, from: u64) -> Result<u64, ApiError> {
     let params = WatchParams {
-        field_selector: selector(node_name),
+        field_selector: selector(&ctx.node_name),
         resource_version: Some(from),
         bookmarks: true,
         timeout_s: Some(WATCH_S),
         ..WatchParams::default()
     };
-    let mut stream = client.all::<Pod>().watch(&params).await?;
+    let mut stream = ctx.client.all::<Pod>().watch(&params).await?;
     let mut reached = from;
     let deadline = tokio::time::sleep(Duration::from_secs(u64::from(WATCH_S) + 30));
     tokio::pin!(deadline);
@@ -101,6 +101,7 @@ async fn watch(
             biased;
             event = stream.next() => event,
             () = &mut deadline => None,
+            () = ctx.returned.follow.notified() => None,
             () = news.closed() => None,
         };
         let version = |pod: &Pod| pod.metadata.resource_version.as_ref().and_then(|v| v.parse().ok());

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use minik8s_reconcile::request::DeleteParams;
 use minik8s_reconcile::{ApiError, Client};
 
 use super::pod_fsm::backoff::Retry;
+use super::pod_fsm::instance::seconds;
 use super::pod_fsm::is_own_condition;
 
 /// Which status of one pod has to be written, and when. Only the newest counts, and only differences are written.
@@ -98,7 +99,7 @@ impl Publisher {
         {
             return None;
         }
-        if let Some(status) = self.difference() {
+        if let Some(status) = self.difference(now) {
             let mut pod = Pod::clone(&self.pod);
             pod.status = Some(status);
             self.in_flight = self.desired.clone();
@@ -140,7 +141,7 @@ impl Publisher {
     }
 
     /// The status to write, if it differs from the one that the server has.
-    fn difference(&self) -> Option<PodStatus> {
+    fn difference(&self, now: Timestamp) -> Option<PodStatus> {
         let desired = self.desired.as_ref()?;
         let known = self.pod.status.clone().unwrap_or_default();
         if let Some((asked, answer)) = &self.answered
@@ -149,15 +150,16 @@ impl Publisher {
         {
             return None;
         }
-        let merged = merged(known.clone(), desired);
+        let merged = merged(known.clone(), desired, now);
         (merged != known).then_some(merged)
     }
 }
 
 /// `known` with everything that the agent answers for taken from `desired`.
-fn merged(mut known: PodStatus, desired: &PodStatus) -> PodStatus {
+fn merged(mut known: PodStatus, desired: &PodStatus, now: Timestamp) -> PodStatus {
     let foreign = known.conditions.take().unwrap_or_default();
-    let own = desired.conditions.iter().flatten().filter(|c| is_own_condition(&c.type_)).cloned();
+    let own = desired.conditions.iter().flatten().filter(|c| is_own_condition(&c.type_));
+    let own = own.map(|c| since(c, foreign.iter().find(|known| known.type_ == c.type_), now));
     let mut conditions: Vec<_> = own.collect();
     conditions.extend(foreign.into_iter().filter(|c| !is_own_condition(&c.type_)));
     PodStatus {
@@ -177,6 +179,19 @@ fn merged(mut known: PodStatus, desired: &PodStatus) -> PodStatus {
         ephemeral_container_statuses: desired.ephemeral_container_statuses.clone(),
         ..known
     }
+}
+
+/// The agent's condition where the server has `known`: what somebody else has said of it since, such as that the node does
+/// not answer, was a transition, and another one ends it.
+fn since(own: &PodCondition, known: Option<&PodCondition>, now: Timestamp) -> PodCondition {
+    let mut own = own.clone();
+    if let Some(known) = known
+        && known.last_transition_time.as_ref().map(|t| t.0) > own.last_transition_time.as_ref().map(|t| t.0)
+    {
+        own.last_transition_time =
+            if known.status == own.status { known.last_transition_time.clone() } else { Some(seconds(now)) };
+    }
+    own
 }
 
 /// Sends a request.
@@ -302,6 +317,30 @@ mod tests {
         assert!(matches!(p.next(at(0)), Some(Write::Delete(_))));
         p.done(Written::Gone, at(0));
         assert!(p.is_gone() && p.next(at(0)).is_none());
+    }
+
+    #[test]
+    fn what_was_said_meanwhile_is_a_transition() {
+        let ready = |status: &str, s: i64| {
+            json!({"phase": "Running", "conditions": [
+            {"type": "Ready", "status": status, "lastTransitionTime": at(s).to_string()}]})
+        };
+        let mut p = Publisher::new(pod(1, ready("True", 10)));
+        p.want(serde_json::from_value(ready("True", 10)).unwrap());
+        assert!(p.next(at(20)).is_none());
+        p.observe(pod(2, ready("False", 30)));
+        let said = written(p.next(at(40)));
+        assert_eq!(json!(said.status)["conditions"], ready("True", 40)["conditions"]);
+        p.done(Written::Pod(pod(3, ready("True", 40))), at(40));
+        assert!(p.next(at(41)).is_none(), "it is not argued about");
+        p.want(
+            serde_json::from_value(
+                json!({"phase": "Succeeded", "conditions": ready("False", 50)["conditions"]}),
+            )
+            .unwrap(),
+        );
+        let over = written(p.next(at(51)));
+        assert_eq!(json!(over.status)["conditions"], ready("False", 50)["conditions"]);
     }
 
     #[test]

@@ -35,9 +35,15 @@ pub struct InitArgs {
     /// The node's address.
     #[arg(long)]
     address: String,
-    /// A socket for the API server that this process has inherited.
+    /// A socket for the API server that this process has inherited; without one the node is a worker.
     #[arg(long)]
-    socket: i32,
+    socket: Option<i32>,
+    /// How a worker joins: options of `minik8s node join`.
+    #[arg(long, allow_hyphen_values = true)]
+    join: Option<String>,
+    /// How long pods stay on a node that is down, where they do not say.
+    #[arg(long, default_value_t = 300)]
+    toleration_seconds: u32,
     /// The node's folder on the machine.
     #[arg(long)]
     dir: PathBuf,
@@ -68,16 +74,20 @@ pub fn init(args: &InitArgs) -> anyhow::Result<()> {
     }
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGALRM].into_iter().collect();
     signals.thread_block()?;
-    credentials(args).context("cannot make the node's kubeconfig")?;
     let mut programs = vec![Program::new("containerd", containerd(args))];
     if let Some(members) = &args.etcd {
         programs.push(Program::new("etcd", etcd::member(&args.node, &args.address, members)));
     }
-    if args.all_in_one {
-        programs.push(Program::new("minik8s-up", up(args)));
+    if let Some(socket) = args.socket {
+        credentials(args).context("cannot make the node's kubeconfig")?;
+        if args.all_in_one {
+            programs.push(Program::new("minik8s-up", up(args, socket)));
+        } else {
+            programs.push(Program::new("minik8s-server", server(args, socket)));
+            programs.push(Program::new("minik8s-node", node(args)));
+        }
     } else {
-        programs.push(Program::new("minik8s-server", server(args)));
-        programs.push(Program::new("minik8s-node", node(args)));
+        programs.push(Program::new("minik8s-node", worker(args)));
     }
     for program in &mut programs {
         program.start(args)?;
@@ -186,21 +196,26 @@ const SERVER_DATA: &str = "/var/lib/minik8s/server";
 /// How the node's own programs reach the API server.
 const KUBECONFIG: &str = "/run/minik8s/kubeconfig";
 
+/// What a worker is to be.
+const MANIFEST: &str = "/var/lib/minik8s/node.yaml";
+
 /// One of minik8s' long-running commands, with the socket that users reach.
-fn with_socket(args: &InitArgs, command: &str) -> Command {
+fn with_socket(args: &InitArgs, socket: i32, command: &str) -> Command {
     // The shell puts the socket where the protocol of LISTEN_FDS wants it.
     let mut shell = Command::new("sh");
     shell
         .args(["-c", "fd=$1; shift; eval \"exec \\\"\\$@\\\" 3<&$fd $([ $fd = 3 ] || echo $fd'<&-')\"", "sh"])
-        .arg(args.socket.to_string())
+        .arg(socket.to_string())
         .args([args.program.as_os_str(), command.as_ref()])
         .args(["--listen", &format!("{}:6443", args.address), "--listen", "127.0.0.1:6443"])
+        .args(["--default-not-ready-toleration-seconds", &args.toleration_seconds.to_string()])
+        .args(["--default-unreachable-toleration-seconds", &args.toleration_seconds.to_string()])
         .env("LISTEN_FDS", "1");
     shell
 }
 
-fn server(args: &InitArgs) -> Command {
-    let mut server = with_socket(args, "server");
+fn server(args: &InitArgs, socket: i32) -> Command {
+    let mut server = with_socket(args, socket, "server");
     server.args(args.etcd.iter().flat_map(|members| etcd::server_options(members)));
     server
 }
@@ -212,8 +227,19 @@ fn node(args: &InitArgs) -> Command {
     node
 }
 
-fn up(args: &InitArgs) -> Command {
-    let mut up = with_socket(args, "up");
+/// The agent of a node that joins, or has joined.
+fn worker(args: &InitArgs) -> Command {
+    let mut node = Command::new(&args.program);
+    node.arg("node");
+    if let Some(words) = &args.join {
+        node.args(["join", "-f", MANIFEST]).args(words.split_whitespace());
+    }
+    node.args(["--address", &args.address]);
+    node
+}
+
+fn up(args: &InitArgs, socket: i32) -> Command {
+    let mut up = with_socket(args, socket, "up");
     up.args(["--name", &args.node, "--address", &args.address]);
     up
 }

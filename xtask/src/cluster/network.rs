@@ -38,9 +38,7 @@ pub(super) fn switch_up(cluster: &Cluster) -> anyhow::Result<()> {
 /// Makes the node's network namespace and its wire, afresh.
 pub(super) fn node_up(cluster: &Cluster, node: &Node) -> anyhow::Result<()> {
     let (switch, namespace) = (cluster.switch(), node.network_namespace());
-    if exists(&namespace) {
-        ip(&["netns", "del", &namespace])?;
-    }
+    node_down(node)?;
     let port = format!("p{}", node.number());
     let address = format!("{}/24", address(node));
     ip(&["netns", "add", &namespace])?;
@@ -51,6 +49,15 @@ pub(super) fn node_up(cluster: &Cluster, node: &Node) -> anyhow::Result<()> {
     ip(&["-n", &switch, "link", "set", &port, "master", BRIDGE, "up"])?;
     ip(&["-n", &namespace, "addr", "add", &address, "dev", "eth0"])?;
     ip(&["-n", &namespace, "link", "set", "eth0", "up"])
+}
+
+/// Takes the node off the network, as a power cut would: what is left of its namespace answers nobody any more.
+pub(super) fn node_down(node: &Node) -> anyhow::Result<()> {
+    let namespace = node.network_namespace();
+    if exists(&namespace) {
+        ip(&["netns", "del", &namespace])?;
+    }
+    Ok(())
 }
 
 /// Removes all network namespaces of the cluster.

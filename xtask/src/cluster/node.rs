@@ -13,12 +13,21 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::state::Cluster;
+use super::state::{Cluster, Settings};
 use super::{cgroup, network};
 use crate::workspace::quiet;
 
 /// How long a node's processes have to end by themselves.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// What a node is to the cluster.
+#[derive(Debug)]
+pub(super) enum Role {
+    /// It runs an API server, which accepts from this socket, beside its agent.
+    ControlPlane(TcpListener),
+    /// It runs an agent, and joins with these words if it has not yet.
+    Worker(Option<String>),
+}
 
 /// A node of a cluster, running or not.
 #[derive(Clone, Debug)]
@@ -80,22 +89,43 @@ impl Node {
         self.init_pid().is_some()
     }
 
-    /// Starts the node; `socket` is handed to its API server. With `etcd`, the members of an etcd, it runs one of them.
-    pub(super) fn start(
-        &self,
-        program: &Path,
-        socket: &TcpListener,
-        all_in_one: bool,
-        etcd: Option<&str>,
-    ) -> anyhow::Result<()> {
+    /// The node's manifest, with which it joins.
+    fn manifest(&self) -> PathBuf {
+        self.data().join("node.yaml")
+    }
+
+    /// Whether the node has joined the cluster, in this life or an earlier one.
+    pub(super) fn has_joined(&self) -> bool {
+        self.data().join("node/kubeconfig").exists()
+    }
+
+    /// Whether the node runs an API server, or did when it ran.
+    pub(super) fn is_control_plane(&self) -> bool {
+        self.dir().join("socket").exists()
+    }
+
+    /// The socket that the node's API server accepts from, if the node runs.
+    pub(super) fn socket(&self) -> anyhow::Result<Option<TcpListener>> {
+        let (Some(pid), Ok(fd)) = (self.init_pid(), fs::read_to_string(self.dir().join("socket"))) else {
+            return Ok(None);
+        };
+        let pid = rustix::process::Pid::from_raw(pid).context("a process has a number")?;
+        let process = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())?;
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        let socket = rustix::process::pidfd_getfd(process, fd.trim().parse()?, flags)
+            .with_context(|| format!("cannot share the socket of {}", self.name()))?;
+        Ok(Some(TcpListener::from(socket)))
+    }
+
+    /// Starts the node.
+    pub(super) fn start(&self, settings: &Settings, role: &Role) -> anyhow::Result<()> {
         for dir in ["log", "containerd", "minik8s", "pods"] {
             fs::create_dir_all(self.dir().join(dir))?;
         }
         let log = fs::File::create(self.log("init"))?;
-        // The socket stays open through all the programs that lead to the node's init.
-        fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let xtask = std::env::current_exe()?;
-        let child = Command::new("setsid")
+        let mut command = Command::new("setsid");
+        command
             .arg(&xtask)
             .args(["__enter", "--cgroup", &self.cgroup(), "--"])
             .args(["nsenter", &format!("--net=/run/netns/{}", self.network_namespace()), "--"])
@@ -112,19 +142,33 @@ impl Node {
             ])
             .arg(&xtask)
             .args(["__init", "--node", &self.name(), "--address", &network::address(self)])
-            .args(["--socket", &socket.as_raw_fd().to_string()])
             .arg("--dir")
             .arg(self.dir())
             .arg("--program")
-            .arg(program)
-            .args(all_in_one.then_some("--all-in-one"))
-            .args(etcd.into_iter().flat_map(|members| ["--etcd", members]))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("cannot start the node")?;
-        fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+            .arg(&settings.program);
+        match role {
+            Role::ControlPlane(socket) => {
+                let fd = socket.as_raw_fd().to_string();
+                fs::write(self.dir().join("socket"), &fd)?;
+                command
+                    .args(["--socket", &fd])
+                    .args(["--toleration-seconds", &settings.toleration_seconds.to_string()])
+                    .args(settings.all_in_one.then_some("--all-in-one"))
+                    .args(settings.etcd.iter().flat_map(|members| ["--etcd", members]));
+                // The socket stays open through all the programs that lead to the node's init.
+                fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+            }
+            Role::Worker(join) => {
+                let manifest = format!("apiVersion: v1\nkind: Node\nmetadata: {{ name: {} }}\n", self.name());
+                fs::write(self.manifest(), manifest)?;
+                command.args(join.iter().flat_map(|words| ["--join", words]));
+            }
+        }
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn();
+        if let Role::ControlPlane(socket) = role {
+            fcntl(socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))?;
+        }
+        let child = child.context("cannot start the node")?;
         let init = self.find_init(i32::try_from(child.id())?)?;
         let started = start_time(init).context("the node ended at once")?;
         fs::write(self.dir().join("pid"), format!("{init} {started}"))?;
@@ -183,21 +227,31 @@ impl Node {
     pub(super) fn stop(&self) -> anyhow::Result<()> {
         if let Some(pid) = self.init_pid() {
             kill(Pid::from_raw(pid), Signal::SIGTERM)?;
-            let gone = |patience| {
-                let deadline = Instant::now() + patience;
-                while self.is_running() && Instant::now() < deadline {
-                    std::thread::sleep(Duration::from_millis(20));
-                }
-                !self.is_running()
-            };
-            if !gone(GRACE) {
-                kill(Pid::from_raw(pid), Signal::SIGKILL)?;
-                if !gone(GRACE) {
-                    bail!("node {} (process {pid}) does not end", self.name());
-                }
+            if !self.ends_within(GRACE) {
+                return self.kill();
             }
         }
         cgroup::remove(&self.cgroup())
+    }
+
+    /// Kills all of the node's processes at once, and removes what is left of them but the disk.
+    pub(super) fn kill(&self) -> anyhow::Result<()> {
+        if let Some(pid) = self.init_pid() {
+            // The kernel kills what is in a process namespace with its first process.
+            kill(Pid::from_raw(pid), Signal::SIGKILL)?;
+            if !self.ends_within(GRACE) {
+                bail!("node {} (process {pid}) does not end", self.name());
+            }
+        }
+        cgroup::remove(&self.cgroup())
+    }
+
+    fn ends_within(&self, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        while self.is_running() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        !self.is_running()
     }
 }
 

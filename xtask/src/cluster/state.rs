@@ -4,9 +4,23 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
 
 use super::node::Node;
 use crate::workspace::target;
+
+/// What all nodes of a cluster are started with, in this life and later ones.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Settings {
+    /// The minik8s program.
+    pub(super) program: PathBuf,
+    /// Server and agent in one process.
+    pub(super) all_in_one: bool,
+    /// The members of the etcd that objects are in.
+    pub(super) etcd: Option<String>,
+    /// How long pods stay on a node that is down, where they do not say.
+    pub(super) toleration_seconds: u32,
+}
 
 /// A cluster, up or not.
 #[derive(Clone, Debug)]
@@ -57,6 +71,34 @@ impl Cluster {
             names.filter_map(|e| e.file_name().to_str()?.strip_prefix('n')?.parse().ok()).collect();
         numbers.sort_unstable();
         numbers.into_iter().map(|number| Node::new(self, number)).collect()
+    }
+
+    /// The node of that name.
+    pub(super) fn node(&self, name: &str) -> anyhow::Result<Node> {
+        let nodes = self.nodes();
+        match nodes.iter().find(|n| n.name() == name) {
+            Some(node) => Ok(node.clone()),
+            None if nodes.is_empty() => {
+                bail!("there is no cluster {0}; try: cargo xtask cluster-up --name {0}", self.name)
+            }
+            None => {
+                let known: Vec<_> = nodes.iter().map(Node::name).collect();
+                bail!("cluster {} has no node {name}; it has {}", self.name, known.join(", "))
+            }
+        }
+    }
+
+    /// What its nodes are started with.
+    pub(super) fn settings(&self) -> anyhow::Result<Settings> {
+        let path = self.dir.join("settings.json");
+        let text = fs::read_to_string(&path).with_context(|| {
+            format!("there is no cluster {0}; try: cargo xtask cluster-up --name {0}", self.name)
+        })?;
+        serde_json::from_str(&text).with_context(|| format!("cannot understand {}", path.display()))
+    }
+
+    pub(super) fn set_settings(&self, settings: &Settings) -> anyhow::Result<()> {
+        Ok(fs::write(self.dir.join("settings.json"), serde_json::to_string_pretty(settings)?)?)
     }
 
     /// Keeps other commands off the cluster until the answer is dropped.

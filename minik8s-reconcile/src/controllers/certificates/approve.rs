@@ -19,11 +19,10 @@ use crate::key::Key;
 use crate::pki::{CertificateRequest, NODES, Signer, node_of};
 use crate::reconciler::{Action, Reconciler, Result, reconcile_fn};
 use crate::request::{ApiRequest, Operation, Payload, WriteParams};
+use crate::server::node::LEASES;
 
 const GROUP: &str = "certificates.k8s.io";
 const RESOURCE: &str = "certificatesigningrequests";
-/// Where nodes' leases are.
-const LEASES: &str = "kube-node-lease";
 
 /// The controller, to be given to a [`crate::Manager`].
 pub fn controller() -> Controller<impl Reconciler> {

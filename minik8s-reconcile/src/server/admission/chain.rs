@@ -6,9 +6,10 @@ use tokio::sync::OnceCell;
 
 use super::known::Known;
 use super::quota::Lanes;
+use super::tolerations::TolerationSeconds;
 use super::{
-    Admission, Notes, Request, certificates, lifecycle, limits, pod_security, policy, priority, restriction,
-    storage_class, tolerations, webhook,
+    Admission, Notes, Request, certificates, lifecycle, limits, node_taints, pod_security, policy, priority,
+    restriction, storage_class, tolerations, webhook,
 };
 use crate::error::ApiError;
 use crate::server::follow::Follower;
@@ -27,17 +28,19 @@ pub(in crate::server) struct Chain {
 }
 
 impl Chain {
-    /// The built-in plugins, with `own` among them.
-    pub(in crate::server) fn new(own: Vec<Arc<dyn Admission>>) -> Self {
+    /// The built-in plugins, with `own` among them; `stay` is how long pods stay on a node that is down, for which they
+    /// do not say so.
+    pub(in crate::server) fn new(own: Vec<Arc<dyn Admission>>, stay: TolerationSeconds) -> Self {
         let known = Arc::new(Known::default());
         let mut plugins: Vec<Arc<dyn Admission>> = vec![
             Arc::new(lifecycle::NamespaceLifecycle),
             Arc::new(limits::LimitRanger(known.clone())),
             Arc::new(ServiceAccounts),
             Arc::new(restriction::NodeRestriction),
+            Arc::new(node_taints::TaintNodesByCondition),
             Arc::new(pod_security::PodSecurity),
             Arc::new(priority::Priority(known.clone())),
-            Arc::new(tolerations::DefaultTolerationSeconds),
+            Arc::new(tolerations::DefaultTolerationSeconds(stay)),
             Arc::new(storage_class::DefaultStorageClass(known.clone())),
             Arc::new(certificates::Certificates),
         ];
