@@ -7,10 +7,11 @@ use anyhow::Context;
 use minik8s_reconcile::http::{Frontend, Listener, serve};
 use minik8s_reconcile::lease::{self, Election};
 use minik8s_reconcile::pki::Authority;
+use minik8s_reconcile::scheduler::Scheduler;
 use minik8s_reconcile::server::authorizer::Union;
 use minik8s_reconcile::server::rbac;
 use minik8s_reconcile::server::token::{self, Tokens};
-use minik8s_reconcile::{ApiServer, Client, Manager, controllers, scheduler};
+use minik8s_reconcile::{ApiServer, Client, Manager, controllers};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -126,7 +127,7 @@ impl Parts {
         let (collect, its_clock) = (self.outages.pod_garbage_collector(), clock.clone());
         Manager::new(client)
             .clock(clock.clone())
-            .controller(scheduler::controller())
+            .scheduler(Scheduler::default())
             .controller(controllers::namespace::controller())
             .controller(controllers::cluster_role_aggregation::controller(&registry))
             .controller(controllers::custom_resources::controller())

@@ -15,6 +15,7 @@ use crate::cx::Environment;
 use crate::reconciler::Reconciler;
 use crate::recorder::Recorder;
 use crate::rng::Rng;
+use crate::scheduler::Scheduler;
 
 type Start = Box<dyn FnOnce(Environment) -> BoxFuture<'static, ()> + Send>;
 
@@ -60,6 +61,12 @@ impl Manager {
     /// Runs this controller too.
     pub fn controller<R: Reconciler>(mut self, controller: Controller<R>) -> Self {
         self.controllers.push(Box::new(move |environment| controller.start(environment)));
+        self
+    }
+
+    /// Runs this scheduler too.
+    pub fn scheduler(mut self, scheduler: Scheduler) -> Self {
+        self.controllers.push(Box::new(move |environment| scheduler.start(environment)));
         self
     }
 

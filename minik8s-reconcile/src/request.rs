@@ -94,6 +94,11 @@ impl Patch {
     pub fn merge(value: &serde_json::Value) -> Self {
         Self { format: PatchFormat::Merge, body: value.to_string().into(), force: false }
     }
+
+    /// A strategic merge patch: lists are merged by their items' keys.
+    pub fn strategic(value: &serde_json::Value) -> Self {
+        Self { format: PatchFormat::StrategicMerge, ..Self::merge(value) }
+    }
 }
 
 /// The languages of patches.

@@ -126,7 +126,11 @@ impl Etcd {
         }
     }
 
-    async fn ready(&self) -> anyhow::Result<()> {
+    /// Waits until all members answer.
+    ///
+    /// # Errors
+    /// They do not.
+    pub async fn ready(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = self.ctl(&["endpoint", "health"]).await {
             ensure!(Instant::now() < deadline, "etcd does not get ready: {error:#}");

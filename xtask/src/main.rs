@@ -87,15 +87,16 @@ enum Command {
         #[arg(value_enum, default_value_t = test::Suite::All)]
         suite: test::Suite,
     },
-    /// Kill API servers under load, with either storage, and judge what is left.
-    #[command(after_help = "Example: cargo xtask robustness --kills 1000 --storage embedded")]
+    /// Harm API servers under load, and judge what is left.
+    #[command(after_help = "Example: cargo xtask robustness embedded --times 1000")]
     Robustness {
-        /// How many times for each storage.
+        /// Kill servers with one storage or the other, kill members of etcd, hold servers up for longer than their lease,
+        /// fill the disk; all of it by default.
+        #[arg(value_parser = ["embedded", "etcd", "members", "pauses", "disk"])]
+        faults: Vec<String>,
+        /// How many times each.
         #[arg(long, default_value_t = 100)]
-        kills: usize,
-        /// `embedded`, `etcd` or `all`.
-        #[arg(long, default_value = "all")]
-        storage: String,
+        times: usize,
     },
     /// Search for input that breaks what must hold of all input; needs cargo-fuzz, and installs it.
     #[command(after_help = "Example: cargo xtask fuzz protobuf --minutes 30")]
@@ -136,7 +137,7 @@ fn main() -> ExitCode {
         Command::Images => images::build_all().map(drop),
         Command::ImageLoad { tar, name } => cluster::load_image(&name, &tar),
         Command::Test { suite } => test::run(suite),
-        Command::Robustness { kills, storage } => test::robustness(kills, &storage),
+        Command::Robustness { faults, times } => test::robustness(&faults, times),
         Command::Fuzz { target, minutes } => fuzz::run(&target, minutes),
         Command::Tidy => tidy::run(),
         Command::Ci => test::ci(),

@@ -40,15 +40,15 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills servers under load.
-pub fn robustness(kills: usize, storage: &str) -> anyhow::Result<()> {
+/// Faults under load.
+pub fn robustness(faults: &[String], times: usize) -> anyhow::Result<()> {
     packages::ensure()?;
-    loud(cargo().args(["test", "--package", "minik8s-tests", "--test", "robustness", "--"]).args([
-        "--kills",
-        &kills.to_string(),
-        "--storage",
-        storage,
-    ]))
+    loud(
+        cargo()
+            .args(["test", "--package", "minik8s-tests", "--test", "robustness", "--"])
+            .args(faults)
+            .args(["--times", &times.to_string()]),
+    )
 }
 
 /// Everything that must pass before a change lands.

@@ -170,7 +170,7 @@ impl fmt::Display for Requirement {
 /// assert!(web.matches(&labels));
 /// assert_eq!(web.to_string(), "app in (api,web),!canary");
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Selector {
     requirements: Vec<Requirement>,
     nothing: bool,

@@ -48,13 +48,13 @@ fn usage(row: &Row, pods: Option<&[Pod]>) -> [String; 3] {
     let (Some(node), Some(pods)) = (node, pods) else { return unknown() };
     let name = node.metadata.name.clone();
     let here = pods.iter().filter(|p| p.spec.as_ref().and_then(|s| s.node_name.clone()) == name);
-    let info = NodeInfo::new(Arc::new(node), here);
+    let info = NodeInfo::new(Arc::new(node), here.cloned().map(Arc::new));
     let of = |resource: &str, show: fn(i64) -> String| {
         let (asked, all) = (info.requested.get(resource), info.allocatable.get(resource));
         let percent = if all > 0 { i128::from(asked) * 100 / i128::from(all) } else { 0 };
         format!("{}/{} ({percent}%)", show(asked), show(all))
     };
-    [format!("{}/{}", info.pods, info.allocatable.get("pods")), of("cpu", cpu), of("memory", memory)]
+    [format!("{}/{}", info.pods.len(), info.allocatable.get("pods")), of("cpu", cpu), of("memory", memory)]
 }
 
 /// Whole CPUs where they are whole, else thousandths.

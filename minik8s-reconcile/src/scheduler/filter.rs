@@ -1,63 +1,62 @@
-//! What stands against a node.
+//! What stands against a node by itself, whatever runs elsewhere.
 
-use k8s_openapi::api::core::v1::Pod;
+use std::borrow::Cow;
 
-use super::resources::Amounts;
-use super::{NodeInfo, affinity, taint};
+use super::demand::Demand;
+use super::plugin::Against;
+use super::snapshot::NodeInfo;
+use super::{node_affinity, taint};
 
-/// Everything that stands against `pod` on this node, in Kubernetes' words; nothing if it will do.
-pub(super) fn against(pod: &Pod, info: &NodeInfo) -> Vec<String> {
-    let Some(spec) = &pod.spec else { return vec!["pod has no spec".to_owned()] };
-    let node = &info.node;
-    let node_spec = node.spec.as_ref();
+/// The names of the filters of this module, as Kubernetes' plugins are called.
+pub(super) const UNSCHEDULABLE: &str = "NodeUnschedulable";
+pub(super) const NAME: &str = "NodeName";
+pub(super) const TAINTS: &str = "TaintToleration";
+pub(super) const AFFINITY: &str = "NodeAffinity";
+pub(super) const PORTS: &str = "NodePorts";
+pub(super) const FIT: &str = "NodeResourcesFit";
+
+/// Everything that the first filter that objects has against the node; nothing if it will do.
+pub(super) fn against(demand: &Demand, node: &NodeInfo) -> Vec<Against> {
+    let spec = demand.spec();
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
-    if node_spec.and_then(|s| s.unschedulable).unwrap_or(false) && !taint::tolerates_cordon(tolerations) {
-        return vec!["node(s) were unschedulable".to_owned()];
+    let refused = |by, reason: Cow<'static, str>| vec![Against { by, reason, never: true }];
+    if node.is_cordoned() && !taint::tolerates_cordon(tolerations) {
+        return refused(UNSCHEDULABLE, "node(s) were unschedulable".into());
     }
-    let taints = node_spec.and_then(|s| s.taints.as_deref()).unwrap_or_default();
-    if let Some(taint) = taint::untolerated(taints, tolerations) {
-        return vec![format!("node(s) had untolerated taint(s) {{{}}}", taint::words(taint))];
+    if let Some(taint) = taint::untolerated(node.taints(), tolerations) {
+        let reason = format!("node(s) had untolerated taint(s) {{{}}}", taint::words(taint));
+        return refused(TAINTS, reason.into());
     }
-    if !affinity::matches(spec, node) {
-        return vec!["node(s) didn't match Pod's node affinity/selector".to_owned()];
+    if !node_affinity::matches(spec, node) {
+        return refused(AFFINITY, "node(s) didn't match Pod's node affinity/selector".into());
     }
-    let wanted = host_ports(pod);
-    if wanted.iter().any(|w| info.host_ports.iter().any(|t| conflict(w, t))) {
-        return vec!["node(s) didn't have free ports for the requested pod ports".to_owned()];
+    if demand.host_ports.iter().any(|wanted| node.host_ports.iter().any(|taken| wanted.conflicts(taken))) {
+        let reason = "node(s) didn't have free ports for the requested pod ports".into();
+        return vec![Against { by: PORTS, reason, never: false }];
     }
     let mut reasons = Vec::new();
-    if info.allocatable.iter().any(|(name, _)| name == "pods")
-        && i64::try_from(info.pods).unwrap_or(i64::MAX) + 1 > info.allocatable.get("pods")
-    {
-        reasons.push("Too many pods".to_owned());
+    let pods = i64::try_from(node.pods.len()).unwrap_or(i64::MAX);
+    if node.allocatable.iter().any(|(name, _)| name == "pods") && pods >= node.allocatable.get("pods") {
+        reasons.push(Against { by: FIT, reason: "Too many pods".into(), never: false });
     }
-    for (name, amount) in Amounts::of_pod(pod).iter() {
-        let free = info.allocatable.get(name).saturating_sub(info.requested.get(name));
-        if amount > 0 && amount > free {
-            reasons.push(format!("Insufficient {name}"));
+    for (name, amount) in demand.requests.iter() {
+        let all = node.allocatable.get(name);
+        if amount > 0 && amount > all.saturating_sub(node.requested.get(name)) {
+            // Whoever has to go: a node that has less than that never will do.
+            let reason = format!("Insufficient {name}").into();
+            reasons.push(Against { by: FIT, reason, never: amount > all });
         }
     }
     reasons
 }
 
-/// Ports of the node that the pod takes: (protocol, address, port).
-pub(super) fn host_ports(pod: &Pod) -> Vec<(String, String, i32)> {
-    let Some(spec) = &pod.spec else { return Vec::new() };
-    let own_network = spec.host_network != Some(true);
-    spec.containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .flat_map(|c| c.ports.iter().flatten())
-        .filter_map(|p| {
-            let port = p.host_port.filter(|&port| port > 0).or((!own_network).then_some(p.container_port))?;
-            let protocol = p.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
-            let address = p.host_ip.clone().filter(|a| !a.is_empty()).unwrap_or_else(|| "0.0.0.0".to_owned());
-            Some((protocol, address, port))
-        })
-        .collect()
+/// Whether the pod's node selector and affinity accept the node.
+pub(super) fn matches_affinity(demand: &Demand, node: &NodeInfo) -> bool {
+    node_affinity::matches(demand.spec(), node)
 }
 
-fn conflict(a: &(String, String, i32), b: &(String, String, i32)) -> bool {
-    let any = |address: &str| matches!(address, "0.0.0.0" | "::");
-    a.0 == b.0 && a.2 == b.2 && (a.1 == b.1 || any(&a.1) || any(&b.1))
+/// Whether the pod tolerates the node's taints.
+pub(super) fn tolerates_taints(demand: &Demand, node: &NodeInfo) -> bool {
+    let tolerations = demand.spec().tolerations.as_deref().unwrap_or_default();
+    taint::untolerated(node.taints(), tolerations).is_none()
 }

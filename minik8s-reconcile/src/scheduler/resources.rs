@@ -54,6 +54,20 @@ impl Amounts {
         total
     }
 
+    /// CPU and memory that scores take a pod to use: a container that asks for none of one counts as if it asked for 0.1
+    /// CPU and 200 MB, so that such pods spread too, as in Kubernetes.
+    pub fn weighed(pod: &Pod) -> [i64; 2] {
+        const ASSUMED: [(&str, i64); 2] = [("cpu", 100), ("memory", 200 * 1024 * 1024)];
+        let containers = pod.spec.iter().flat_map(|s| &s.containers);
+        let silent: Vec<Self> = containers.map(Self::of_container).collect();
+        let asked = Self::of_pod(pod);
+        ASSUMED.map(|(name, assumed)| {
+            let without = silent.iter().filter(|c| c.get(name) == 0).count();
+            let without = i64::try_from(without).unwrap_or(i64::MAX);
+            asked.get(name).saturating_add(assumed.saturating_mul(without))
+        })
+    }
+
     fn of_container(container: &Container) -> Self {
         container.resources.as_ref().and_then(|r| r.requests.as_ref()).map(Self::of_list).unwrap_or_default()
     }
@@ -71,8 +85,19 @@ impl Amounts {
     /// Adds `other` to these.
     pub fn add(&mut self, other: &Self) {
         for (name, amount) in &other.0 {
-            let sum = self.0.entry(name.clone()).or_default();
-            *sum = sum.saturating_add(*amount);
+            match self.0.get_mut(name) {
+                Some(sum) => *sum = sum.saturating_add(*amount),
+                None => drop(self.0.insert(name.clone(), *amount)),
+            }
+        }
+    }
+
+    /// Takes `other`, which was added before, away again.
+    pub fn subtract(&mut self, other: &Self) {
+        for (name, amount) in &other.0 {
+            if let Some(sum) = self.0.get_mut(name) {
+                *sum = sum.saturating_sub(*amount);
+            }
         }
     }
 

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use super::ApiServer;
 use crate::client::{Client, Event};
 use crate::request::{DeleteParams, ListParams, Patch, PatchFormat, WatchParams};
+use crate::scheduler::Scheduler;
 use crate::storage::memory::MemoryStorage;
-use crate::{Manager, controllers, scheduler};
+use crate::{Manager, controllers};
 
 async fn server() -> ApiServer {
     let server = ApiServer::new(MemoryStorage::new());
@@ -34,7 +35,7 @@ fn config_map(name: &str) -> ConfigMap {
 fn controllers(client: &Client) -> tokio_util::sync::DropGuard {
     let stop = CancellationToken::new();
     let manager = Manager::new(client.clone())
-        .controller(scheduler::controller())
+        .scheduler(Scheduler::default())
         .controller(controllers::namespace::controller())
         .task(|client, _, stop| controllers::garbage_collector::run(client, stop));
     tokio::spawn(manager.run(stop.clone()));
