@@ -79,13 +79,12 @@ fn cpu(name: &str, cpu: &str) -> Pod {
 }
 
 async fn create_node(client: &Client, node: &Node) {
-    client.all::<Node>().create(node).await.expect("a node");
-    let status = Patch::merge(&json!({ "status": node.status }));
-    client
-        .all::<Node>()
-        .patch_status(node.metadata.name.as_deref().expect("named"), status)
-        .await
-        .expect("status");
+    let (nodes, name) = (client.all::<Node>(), node.metadata.name.as_deref().expect("named"));
+    nodes.create(node).await.expect("a node");
+    nodes.patch_status(name, Patch::merge(&json!({ "status": node.status }))).await.expect("status");
+    // It is ready: the taint of new nodes goes.
+    let taints = node.spec.as_ref().and_then(|s| s.taints.clone());
+    nodes.patch(name, Patch::merge(&json!({ "spec": { "taints": taints } }))).await.expect("taints");
 }
 
 #[tokio::test]
