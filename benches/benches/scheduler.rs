@@ -141,6 +141,9 @@ async fn create_node(client: &Client, n: usize) -> anyhow::Result<()> {
         json!({ "kubernetes.io/hostname": name, "topology.kubernetes.io/zone": format!("zone-{}", n % 10) });
     let node: Node = from(json!({ "metadata": { "name": name, "labels": labels } }))?;
     client.all::<Node>().create(&node).await?;
+    // New ones are tainted until something says that they are ready.
+    let ready = json!({ "spec": { "taints": null } });
+    client.all::<Node>().patch(&name, Patch::merge(&ready)).await?;
     let allocatable = json!({ "cpu": "32", "memory": "128Gi", "pods": "500" });
     let status = json!({ "status": { "capacity": allocatable, "allocatable": allocatable } });
     client.all::<Node>().patch_status(&name, Patch::merge(&status)).await?;

@@ -170,9 +170,9 @@ async fn pods_are_scheduled_when_there_is_room() {
     }))
     .expect("a node");
     client.all::<Node>().create(&node).await.expect("node");
-    // Nobody has said that it is ready: it is tainted, until somebody does.
+    // New nodes are tainted until they are ready.
     let ready = Patch::merge(&json!({ "spec": { "taints": null } }));
-    client.all::<Node>().patch("n1", ready).await.expect("node");
+    client.all::<Node>().patch("n1", ready).await.expect("patch");
     until::<Pod>(&client, |e| {
         matches!(e, Event::Applied(p) if p.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some("n1")))
     })

@@ -78,13 +78,14 @@ fn cpu(name: &str, cpu: &str) -> Pod {
     )
 }
 
+/// Creates a node that is ready: the taint that new ones get is taken away.
 async fn create_node(client: &Client, node: &Node) {
-    let (nodes, name) = (client.all::<Node>(), node.metadata.name.as_deref().expect("named"));
+    let nodes = client.all::<Node>();
     nodes.create(node).await.expect("a node");
-    nodes.patch_status(name, Patch::merge(&json!({ "status": node.status }))).await.expect("status");
-    // It is ready: the taint of new nodes goes.
-    let taints = node.spec.as_ref().and_then(|s| s.taints.clone());
-    nodes.patch(name, Patch::merge(&json!({ "spec": { "taints": taints } }))).await.expect("taints");
+    let ready = Patch::merge(&json!({ "spec": { "taints": null } }));
+    nodes.patch(node.metadata.name.as_deref().expect("named"), ready).await.expect("patch");
+    let status = Patch::merge(&json!({ "status": node.status }));
+    nodes.patch_status(node.metadata.name.as_deref().expect("named"), status).await.expect("status");
 }
 
 #[tokio::test]
