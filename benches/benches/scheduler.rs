@@ -147,8 +147,6 @@ async fn create_node(client: &Client, n: usize) -> anyhow::Result<()> {
     let allocatable = json!({ "cpu": "32", "memory": "128Gi", "pods": "500" });
     let status = json!({ "status": { "capacity": allocatable, "allocatable": allocatable } });
     client.all::<Node>().patch_status(&name, Patch::merge(&status)).await?;
-    // It is ready: the taint of new nodes goes.
-    client.all::<Node>().patch(&name, Patch::merge(&json!({ "spec": { "taints": null } }))).await?;
     Ok(())
 }
 
