@@ -1,6 +1,7 @@
 //! `minik8s node`: the agent of a machine.
 
 mod join;
+mod leave;
 mod manifest;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -37,11 +38,21 @@ fn manifest_of(node_dir: &Path) -> PathBuf {
     node_dir.join("node.yaml")
 }
 
-/// Joins, if that is asked for, and runs until a signal.
+/// Where a node has the certificate that it shows to those it serves.
+fn serving_of(node_dir: &Path) -> PathBuf {
+    node_dir.join("serving.pem")
+}
+
+/// Joins or leaves, if that is asked for, and runs until a signal.
 pub async fn run(args: Node) -> anyhow::Result<()> {
-    let Some(NodeCommand::Join(join)) = args.command else { return run_agent(args.run).await };
-    join::join(&join).await?;
-    if join.no_run { Ok(()) } else { run_agent(join.run).await }
+    match args.command {
+        None => run_agent(args.run).await,
+        Some(NodeCommand::Join(join)) => {
+            join::join(&join).await?;
+            if join.no_run { Ok(()) } else { run_agent(join.run).await }
+        }
+        Some(NodeCommand::Leave(leave)) => leave::leave(leave.run).await,
+    }
 }
 
 async fn run_agent(args: NodeRun) -> anyhow::Result<()> {
@@ -52,7 +63,7 @@ async fn run_agent(args: NodeRun) -> anyhow::Result<()> {
     let manifest = manifest.map(|path| Manifest::read(&path)).transpose()?;
     let identity = Identity::find(Some(name(args.name, member.node(), manifest.as_ref())?), args.address)?;
     let hosts = vec![identity.name.clone(), identity.address.to_string()];
-    let store = dir.join("serving.pem");
+    let store = serving_of(dir);
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let shown = member.serving(&store, &hosts)?;
     let tls = tls::server_config(shown.clone(), member.roots())?;
@@ -132,12 +143,32 @@ pub async fn serve(
     tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let program = log_program().context("cannot tell where this program is")?;
-    let runtime = tokio::select! {
+    let address = SocketAddr::new(identity.address, options.port);
+    let (agent, runtime) = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
-        runtime = connect(options, &program) => Arc::new(runtime),
+        agent = agent(identity, options, manifest, client) => agent?,
     };
+    // Nobody but the API server has business here; it has asked what its clients may do.
+    let allowed = |certificate: &CertificateDer<'_>| {
+        pki::holder(certificate).is_some_and(|user| &*user.name == identity::API_SERVER)
+    };
+    let streaming = StreamingServer::new(agent.handle(), runtime).tls(tls, allowed);
+    let streaming = tokio::spawn(streaming.serve(address, shutdown.clone()));
+    agent.run(shutdown.clone().cancelled_owned()).await;
+    shutdown.cancel();
+    streaming.await?.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The agent, and what it runs containers with. Waits for containerd.
+async fn agent(
+    identity: Identity,
+    options: &NodeOptions,
+    manifest: Option<&Manifest>,
+    client: Client,
+) -> anyhow::Result<(Agent, Arc<Containerd>)> {
+    let program = log_program().context("cannot tell where this program is")?;
+    let runtime = Arc::new(connect(options, &program).await);
     let subnet = options.pod_cidr.parse().with_context(|| format!("--pod-cidr {}", options.pod_cidr))?;
     let network = BridgeNetwork::open(BridgeConfig::new(subnet, options.node_dir.join("network")))
         .await
@@ -160,16 +191,7 @@ pub async fn serve(
         Arc::new(Bridge(network)),
         config,
     );
-    // Nobody but the API server has business here; it has asked what its clients may do.
-    let allowed = |certificate: &CertificateDer<'_>| {
-        pki::holder(certificate).is_some_and(|user| &*user.name == identity::API_SERVER)
-    };
-    let streaming = StreamingServer::new(agent.handle(), runtime).tls(tls, allowed);
-    let address = SocketAddr::new(identity.address, options.port);
-    let streaming = tokio::spawn(streaming.serve(address, shutdown.clone()));
-    agent.run(shutdown.clone().cancelled_owned()).await;
-    shutdown.cancel();
-    streaming.await?.with_context(|| format!("cannot listen on {address}"))
+    Ok((agent, runtime))
 }
 
 /// The program that writes containers' logs: the small one beside this one, or else this one.
