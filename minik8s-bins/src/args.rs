@@ -476,6 +476,19 @@ pub enum NodeCommand {
             minik8s node join -f node.yaml --server https://10.0.0.1:6443 --token abcdef.0123456789abcdef \\\n    \
             --ca-hash sha256:…")]
     Join(Join),
+    /// Make this machine a node no longer: end its pods and forget the cluster. Its agent must not run.
+    #[command(after_help = "Example:\n  \
+            systemctl stop minik8s-node && minik8s node leave\n\n\
+            Then, on a machine that may administrate the cluster: minik8s delete node NAME")]
+    Leave(Leave),
+}
+
+/// `node leave`
+#[derive(Clone, Debug, ClapArgs)]
+pub struct Leave {
+    /// How the agent ran.
+    #[command(flatten)]
+    pub run: NodeRun,
 }
 
 /// `node join`

@@ -8,12 +8,12 @@ mod policies;
 mod view;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use minik8s_net::BridgeNetwork;
-use minik8s_net::overlay::Backend;
+use minik8s_net::overlay::{Backend, Overlay, OverlayConfig, State};
 use minik8s_runtime::runtime::{Attachment, PodNetwork, PodSandbox, Result, RuntimeError};
 use tokio::sync::Notify;
 
@@ -97,6 +97,13 @@ impl Network {
             _ => self.for_pods().map(Some),
         }
     }
+}
+
+/// Removes what leads to other nodes, and what the control plane has said, from a machine that is to be no node any more.
+pub async fn forget(address: IpAddr, dir: &Path) -> anyhow::Result<()> {
+    Overlay::open(OverlayConfig::new(address))?.apply(&State::default()).await?;
+    minik8s_net::policy::remove(Path::new("nft")).await?;
+    kept::Kept::remove(dir)
 }
 
 fn failed(error: minik8s_net::Error) -> RuntimeError {

@@ -1,6 +1,7 @@
 //! `minik8s node`: the agent of a machine.
 
 mod join;
+mod leave;
 mod manifest;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -17,7 +18,6 @@ use minik8s_runtime::containerd::{Config, Containerd};
 use minik8s_runtime::runtime::PodNetwork;
 use minik8s_runtime::streaming::StreamingServer;
 use rustls::pki_types::CertificateDer;
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Node, NodeCommand, NodeOptions, NodeRun};
@@ -39,11 +39,21 @@ fn manifest_of(node_dir: &Path) -> PathBuf {
     node_dir.join("node.yaml")
 }
 
-/// Joins, if that is asked for, and runs until a signal.
+/// Where a node has the certificate that it shows to those it serves.
+fn serving_of(node_dir: &Path) -> PathBuf {
+    node_dir.join("serving.pem")
+}
+
+/// Joins or leaves, if that is asked for, and runs until a signal.
 pub async fn run(args: Node) -> anyhow::Result<()> {
-    let Some(NodeCommand::Join(join)) = args.command else { return run_agent(args.run).await };
-    join::join(&join).await?;
-    if join.no_run { Ok(()) } else { run_agent(join.run).await }
+    match args.command {
+        None => run_agent(args.run).await,
+        Some(NodeCommand::Join(join)) => {
+            join::join(&join).await?;
+            if join.no_run { Ok(()) } else { run_agent(join.run).await }
+        }
+        Some(NodeCommand::Leave(leave)) => leave::leave(leave.run).await,
+    }
 }
 
 async fn run_agent(args: NodeRun) -> anyhow::Result<()> {
@@ -54,7 +64,7 @@ async fn run_agent(args: NodeRun) -> anyhow::Result<()> {
     let manifest = manifest.map(|path| Manifest::read(&path)).transpose()?;
     let identity = Identity::find(Some(name(args.name, member.node(), manifest.as_ref())?), args.address)?;
     let hosts = vec![identity.name.clone(), identity.address.to_string()];
-    let store = dir.join("serving.pem");
+    let store = serving_of(dir);
     std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
     let shown = member.serving(&store, &hosts)?;
     let tls = tls::server_config(shown.clone(), member.roots())?;
@@ -134,14 +144,34 @@ pub async fn serve(
     tls: Arc<rustls::ServerConfig>,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let program = log_program().context("cannot tell where this program is")?;
-    let runtime = tokio::select! {
+    let address = SocketAddr::new(identity.address, options.port);
+    let (agent, runtime) = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
-        runtime = connect(options, &program) => Arc::new(runtime),
+        agent = agent(identity, options, manifest, client, &shutdown) => agent?,
     };
-    let (pods, following) =
-        network(&identity, options, &client, &shutdown).await.context("cannot set up the pod network")?;
+    // Nobody but the API server has business here; it has asked what its clients may do.
+    let allowed = |certificate: &CertificateDer<'_>| {
+        pki::holder(certificate).is_some_and(|user| &*user.name == identity::API_SERVER)
+    };
+    let streaming = StreamingServer::new(agent.handle(), runtime).tls(tls, allowed);
+    let streaming = tokio::spawn(streaming.serve(address, shutdown.clone()));
+    agent.run(shutdown.clone().cancelled_owned()).await;
+    shutdown.cancel();
+    streaming.await?.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// The agent, and what it runs containers with. Waits for containerd. Other nodes are followed until `stop`.
+async fn agent(
+    identity: Identity,
+    options: &NodeOptions,
+    manifest: Option<&Manifest>,
+    client: Client,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Agent, Arc<Containerd>)> {
+    let program = log_program().context("cannot tell where this program is")?;
+    let runtime = Arc::new(connect(options, &program).await);
+    let pods = network(&identity, options, &client, stop).await.context("cannot set up the pod network")?;
     let mut config = AgentConfig::default();
     config.addresses = vec![identity.address];
     config.cluster_dns.clone_from(&options.cluster_dns);
@@ -153,32 +183,20 @@ pub async fn serve(
         manifest.configure(&mut config);
     }
     let agent = Agent::new(identity.name, client, runtime.clone(), runtime.clone(), pods, config);
-    // Nobody but the API server has business here; it has asked what its clients may do.
-    let allowed = |certificate: &CertificateDer<'_>| {
-        pki::holder(certificate).is_some_and(|user| &*user.name == identity::API_SERVER)
-    };
-    let streaming = StreamingServer::new(agent.handle(), runtime).tls(tls, allowed);
-    let address = SocketAddr::new(identity.address, options.port);
-    let streaming = tokio::spawn(streaming.serve(address, shutdown.clone()));
-    agent.run(shutdown.clone().cancelled_owned()).await;
-    shutdown.cancel();
-    if let Some(following) = following {
-        following.await?;
-    }
-    streaming.await?.with_context(|| format!("cannot listen on {address}"))
+    Ok((agent, runtime))
 }
 
-/// The network of the node's pods, and what follows the other nodes: ours, or that of plugins.
+/// The network of the node's pods: ours, which follows the other nodes until `stop`, or that of plugins.
 async fn network(
     identity: &Identity,
     options: &NodeOptions,
     client: &Client,
-    shutdown: &CancellationToken,
-) -> anyhow::Result<(Arc<dyn PodNetwork>, Option<JoinHandle<()>>)> {
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<dyn PodNetwork>> {
     if let Some(conf_dir) = &options.cni_conf_dir {
         let mut config = ChainConfig::new(conf_dir, options.node_dir.join("cni"));
         config.bin_dirs.clone_from(&options.cni_bin_dir);
-        return Ok((Arc::new(Plugins(ChainNetwork::open(config)?)), None));
+        return Ok(Arc::new(Plugins(ChainNetwork::open(config)?)));
     }
     std::fs::create_dir_all(&options.node_dir)?;
     let settings = Settings {
@@ -190,12 +208,9 @@ async fn network(
     };
     let keeper = Keeper::open(settings, client.clone()).await?;
     let pods = keeper.network();
-    let enforcing = enforce(identity.name.clone(), client.clone(), shutdown.clone());
-    let keeping = keeper.run(shutdown.clone());
-    let following = tokio::spawn(async {
-        tokio::join!(keeping, enforcing);
-    });
-    Ok((pods, Some(following)))
+    tokio::spawn(enforce(identity.name.clone(), client.clone(), stop.clone()));
+    tokio::spawn(keeper.run(stop.clone()));
+    Ok(pods)
 }
 
 /// The program that writes containers' logs: the small one beside this one, or else this one.

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         .alone("a node that is cut off goes on, and hears later what it missed", cut_off)
         .alone("the control plane is held up and killed, and nothing is given up", control_plane)
         .alone("the agent of a worker is killed", agent)
-        .alone("another node joins", joins)
+        .alone("another node joins and leaves", joins)
         .run()
 }
 
@@ -283,5 +283,45 @@ async fn joins(scene: Scene) -> anyhow::Result<()> {
     scene.until_ready("first").await?;
     let list = scene.kubectl(&["get", "nodes", "--no-headers"]).ok().await?;
     ensure!(list.lines().count() == 4, "{list}");
+    leaves(&scene).await
+}
+
+/// Has n4 leave, on which a pod runs.
+async fn leaves(scene: &Scene) -> anyhow::Result<()> {
+    let cluster = scene.cluster();
+    let program = cluster.program();
+    let program = program.to_str().context("a path in UTF-8")?;
+    // The node's init would start the agent again: it finds another program in its place.
+    let sh = |script: String| async move { cluster.on("n4", &["sh", "-c", &script]).ok().await };
+    sh(format!("touch /run/leave && mount --bind {program} /run/leave && mount --bind /bin/false {program}"))
+        .await?;
+    let leave = || {
+        cluster
+            .on(
+                "n4",
+                &["/run/leave", "node", "leave", "--address", "10.100.0.14", "--pod-cidr", "10.244.4.0/24"],
+            )
+            .run()
+    };
+    leave().await?.failed_with(1, &["the agent of this node runs", "stop it first"])?;
+    let agent = cluster.process_on("n4", "minik8s node")?.context("an agent")?;
+    signal(agent, "-TERM").await?;
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.process_on("n4", "minik8s node")? == Some(agent) {
+        ensure!(Instant::now() < deadline, "the agent does not end");
+        // Processes of another parent tell nobody that they end.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let left = leave().await?;
+    ensure!(left.code == 0 && left.stderr.contains("minik8s delete node n4"), "{left:?}");
+    let rest =
+        sh("ctr -n k8s.io containers ls -q; ls /run/netns /var/lib/minik8s/node/pods".to_owned()).await?;
+    ensure!(!rest.lines().any(|l| !l.is_empty() && !l.ends_with(':')), "left behind: {rest}");
+    let again = leave().await?;
+    again.failed_with(1, &["has not joined a cluster"])?;
+    cluster.minik8s().args(["delete", "node", "n4"]).ok().await?;
+    scene.minik8s(&["delete", "pod", "first", "--force"]).ok().await?;
+    let list = scene.kubectl(&["get", "nodes", "--no-headers"]).ok().await?;
+    ensure!(list.lines().count() == 3, "{list}");
     Ok(())
 }

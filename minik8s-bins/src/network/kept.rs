@@ -66,6 +66,20 @@ impl Kept {
         }
     }
 
+    /// Forgets what was kept.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn remove(dir: &Path) -> anyhow::Result<()> {
+        let path = dir.join(FILE);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Keeps it; it is on the disk when this returns.
     ///
     /// # Errors

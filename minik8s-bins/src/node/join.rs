@@ -87,7 +87,7 @@ pub async fn join(args: &Join) -> anyhow::Result<()> {
 /// Makes sure that what this machine has joined is what it is to join.
 async fn already(kubeconfig: &Path, name: &str, args: &Join) -> anyhow::Result<()> {
     let member = identity::Member::read(kubeconfig).await?;
-    let leave = || format!("to leave what it has joined, stop its agent and remove {}", kubeconfig.display());
+    let leave = || "to leave what it has joined, stop its agent and run `minik8s node leave`";
     if let Some(known) = member.node() {
         ensure!(known == name, "this machine is node {known} already, not {name}; {}", leave());
     }

@@ -99,6 +99,21 @@ impl Manager {
         self.ctx.directory.clear();
     }
 
+    /// Ends everything that runs here, as if the server had no pods for this node.
+    pub(crate) async fn clear(mut self) {
+        let mut events = self.ctx.runtime.events();
+        self.take_stock().await;
+        self.hear(News::All(BTreeMap::new())).await;
+        while !self.workers.is_empty() {
+            tokio::select! {
+                biased;
+                Some(event) = events.next() => self.runtime_event(event),
+                Some(ended) = self.tasks.join_next_with_id() => self.worker_ended(ended).await,
+            }
+        }
+        self.collect_garbage().await;
+    }
+
     /// Learns what runs here. Nothing is touched before the server has been asked about it.
     async fn take_stock(&mut self) {
         let containers = loop {

@@ -29,6 +29,8 @@ const CONFLICT: Duration = Duration::from_millis(50);
 const IMAGES: usize = 50;
 /// Less memory than this is pressure.
 const LEAST_MEMORY: u64 = 100 << 20;
+/// Less disk than a tenth of it is pressure; of a large one, less than this.
+const LEAST_DISK: u64 = 10 << 30;
 
 /// The labels that every node has of itself.
 pub(crate) fn labels(ctx: &Context) -> BTreeMap<String, String> {
@@ -148,7 +150,7 @@ async fn observe(ctx: &Context) -> Observed {
         _ => (true, "KubeletReady", "the node agent is posting ready status".to_owned()),
     };
     let short_memory = available_memory().is_some_and(|free| free < LEAST_MEMORY);
-    let short_disk = disk(&ctx.config.pods_dir).is_some_and(|d| d.free < d.total / 10);
+    let short_disk = disk(&ctx.config.pods_dir).is_some_and(|d| d.free < (d.total / 10).min(LEAST_DISK));
     let short_pids = processes().is_some_and(|(now, most)| now > most - most / 10);
     let pressure = |short: bool, yes: &'static str, no: &'static str, what: &str| {
         let (reason, has) = if short { (yes, "insufficient") } else { (no, "sufficient") };
