@@ -7,6 +7,7 @@
 //! Built-in kinds are the structs of [`k8s_openapi`]; the kinds of group `minik8s.io` are ordinary custom resources.
 //! [`Kind`] describes one of them to a server that does not know its type, and [`Registry`] finds it by path or name.
 
+pub mod cidr;
 pub mod conversion;
 pub mod crd;
 pub mod default;
@@ -29,6 +30,7 @@ mod table;
 pub mod unstructured;
 pub mod validate;
 
+pub use cidr::Cidr;
 pub use field::{FieldError, FieldErrors, FieldPath};
 pub use kind::{Cell, Column, Kind, KindBuilder};
 pub use object::{DecodeError, Decoded, Object, Resource};

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+use minik8s_api::Cidr;
+use minik8s_net::overlay::Backend;
+
 use crate::limits::ClientLimits;
 use crate::outages::{self, Outages};
 
@@ -385,6 +388,12 @@ pub struct Server {
     /// An EncryptionConfiguration: which resources are sealed before they go to the disk, with which keys.
     #[arg(long, value_name = "FILE")]
     pub encryption_config: Option<PathBuf>,
+    /// The addresses of all pods, of which each node is given a block.
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pub cluster_cidr: Cidr,
+    /// How many bits the addresses of one node's pods share.
+    #[arg(long, value_name = "BITS", default_value_t = 24)]
+    pub node_cidr_mask_size: u8,
     /// Who asked for what.
     #[command(flatten)]
     pub audit: AuditOptions,
@@ -534,9 +543,20 @@ pub struct NodeOptions {
     /// Where containers' logs go.
     #[arg(long, default_value = "/var/log/pods", value_name = "DIR")]
     pub log_dir: PathBuf,
-    /// The addresses of this node's pods.
-    #[arg(long, default_value = "10.244.0.0/24", value_name = "CIDR")]
-    pub pod_cidr: String,
+    /// How pods of other nodes are reached: vxlan, wherever nodes reach one another, or host-gw, where they share a link.
+    /// All nodes of a cluster must do the same.
+    #[arg(long, default_value_t = Backend::Vxlan, value_name = "vxlan|host-gw")]
+    pub network_backend: Backend,
+    /// Have CNI plugins make the network of pods, as the first configuration in this folder says (often /etc/cni/net.d),
+    /// in place of this agent. How pods of other nodes are reached is theirs to see to then, too.
+    #[arg(long, value_name = "DIR", conflicts_with = "network_backend")]
+    pub cni_conf_dir: Option<PathBuf>,
+    /// Where those plugins are [default: /opt/cni/bin and /usr/lib/cni].
+    #[arg(long, value_name = "DIR", requires = "cni_conf_dir")]
+    pub cni_bin_dir: Vec<PathBuf>,
+    /// The UDP port of vxlan, the same on all nodes.
+    #[arg(long, default_value_t = minik8s_net::overlay::vxlan::PORT, value_name = "PORT")]
+    pub vxlan_port: u16,
     /// The port of the agent's own API.
     #[arg(long, default_value_t = 10250)]
     pub port: u16,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::Context;
+use minik8s_reconcile::controllers::node_ipam::Blocks;
 use minik8s_reconcile::http::{Frontend, Listener, serve};
 use minik8s_reconcile::lease::{self, Election};
 use minik8s_reconcile::pki::Authority;
@@ -49,6 +50,8 @@ impl Running {
 /// Opens the storage, listens, and starts the controllers.
 pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Result<Running> {
     let began = std::time::Instant::now();
+    let pod_blocks = Blocks::new(args.cluster_cidr, args.node_cidr_mask_size)
+        .context("--cluster-cidr with --node-cidr-mask-size")?;
     std::fs::create_dir_all(&args.data_dir)
         .with_context(|| format!("cannot make {}", args.data_dir.display()))?;
     let storage = storage::open(args).await?;
@@ -85,11 +88,9 @@ pub async fn start(args: &Server, shutdown: &CancellationToken) -> anyhow::Resul
         frontend = frontend.with_audit(audit);
     }
     let serving = tokio::spawn(serve(frontend, listeners, shutdown.clone()));
-    let parts = Parts {
-        authority: authority.clone(),
-        cluster_info: identity::cluster_info(&advertised, &authority),
-        outages: args.outages.clone(),
-    };
+    let cluster_info = identity::cluster_info(&advertised, &authority);
+    let parts =
+        Parts { authority: authority.clone(), cluster_info, pod_blocks, outages: args.outages.clone() };
     let managing = match args.storage {
         StorageKind::Embedded => tokio::spawn(parts.manager(&server, server.client()).run(shutdown.clone())),
         StorageKind::Etcd => tokio::spawn(share(server.clone(), parts, shutdown.clone())),
@@ -115,6 +116,7 @@ fn advertised(addresses: &[SocketAddr]) -> String {
 struct Parts {
     authority: Arc<Authority>,
     cluster_info: String,
+    pod_blocks: Blocks,
     outages: Outages,
 }
 
@@ -133,6 +135,7 @@ impl Parts {
             .controller(controllers::custom_resources::controller())
             .controller(controllers::disruption::controller(&registry))
             .controller(controllers::events::controller())
+            .controller(controllers::node_ipam::controller(&registry, self.pod_blocks))
             .controller(controllers::node_lifecycle::controller(&registry, clock.clone(), lifecycle))
             .controller(controllers::node_lifecycle::readiness(&registry))
             .controller(controllers::taint_eviction::controller(&registry))

@@ -8,15 +8,16 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::ipam::Pool;
+use crate::overlay::Mac;
 use crate::rtnl::{Rtnl, Veth};
 use crate::{Error, Result, Subnet, netns};
 
-mod nft;
+pub(crate) mod nft;
 
 /// The pod's end of its interface.
 const POD_INTERFACE: &str = "eth0";
@@ -72,10 +73,23 @@ pub struct Attachment {
     pub addresses: Vec<IpAddr>,
 }
 
+/// An interface on the bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plug {
+    /// The name of the node's end.
+    pub port: String,
+    /// The hardware address of the other end.
+    pub mac: Mac,
+    /// Its address.
+    pub address: IpAddr,
+}
+
 /// The network of one node's pods. Its methods may be called at the same time for different pods.
 #[derive(Debug)]
 pub struct BridgeNetwork {
     config: BridgeConfig,
+    /// The addresses of all pods, as last told.
+    cluster: Mutex<Vec<Subnet>>,
     rtnl: Rtnl,
     pool: Arc<Mutex<Pool>>,
 }
@@ -87,11 +101,21 @@ impl BridgeNetwork {
     /// # Errors
     /// Without the right to configure networks, among others.
     pub async fn open(config: BridgeConfig) -> Result<Self> {
-        let pool = Pool::open(&config.state_dir, config.subnet)?;
-        let network = Self { rtnl: Rtnl::here()?, pool: Arc::new(Mutex::new(pool)), config };
+        let network = Self::join(config)?;
+        network.remove_former().await?;
         let bridge = network.ensure().await?;
         network.remove_strays(bridge).await?;
         Ok(network)
+    }
+
+    /// The network of somebody else who keeps it: nothing is made or removed until it is needed.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn join(config: BridgeConfig) -> Result<Self> {
+        let pool = Pool::open(&config.state_dir, config.subnet)?;
+        let cluster = Mutex::new(config.cluster.clone());
+        Ok(Self { rtnl: Rtnl::here()?, pool: Arc::new(Mutex::new(pool)), cluster, config })
     }
 
     /// Whether pods can be attached; the error says what is missing.
@@ -100,6 +124,30 @@ impl BridgeNetwork {
     /// Without the bridge, among others.
     pub async fn ready(&self) -> Result<()> {
         self.rtnl.must_have(&self.config.bridge).await.map(|_| ())
+    }
+
+    /// The bridge's name.
+    pub fn name(&self) -> &str {
+        &self.config.bridge
+    }
+
+    /// The addresses of this node's pods.
+    pub fn subnet(&self) -> Subnet {
+        self.config.subnet
+    }
+
+    /// Takes these for the addresses of all pods, in place of [`BridgeConfig::cluster`], and makes good what somebody has
+    /// changed: the bridge with its address, forwarding, and the rules. Cheap where nothing has changed.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn keep(&self, cluster: &[Subnet]) -> Result<()> {
+        let known = std::mem::replace(&mut *lock(&self.cluster), cluster.to_vec());
+        let there = self.rtnl.link(&self.config.bridge).await?.is_some();
+        if known == cluster && there && nft::is_there(&self.config.nft, self.config.subnet).await? {
+            return Ok(());
+        }
+        self.ensure().await.map(drop)
     }
 
     /// Makes good what somebody has changed: the bridge with its address, forwarding, and the rules. Answers with the
@@ -121,16 +169,33 @@ impl BridgeNetwork {
             Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {}
             other => other?,
         }
-        let rules = nft::masquerade(config.subnet, &config.cluster, &config.bridge);
+        let cluster = lock(&self.cluster).clone();
+        let rules = nft::masquerade(config.subnet, &cluster, &config.bridge);
         nft::apply(&config.nft, rules).await?;
         Ok(bridge.index)
     }
 
+    /// Removes a bridge that has a gateway's address of another subnet, which the node had before: as long as it is there,
+    /// the way to whoever has that subnet now would lead nowhere.
+    async fn remove_former(&self) -> Result<()> {
+        let config = &self.config;
+        let Some(bridge) = self.rtnl.link(&config.bridge).await? else { return Ok(()) };
+        let addresses = self.rtnl.addresses_of(bridge.index).await?;
+        let own = (config.subnet.gateway(), config.subnet.prefix());
+        if addresses.into_iter().any(|address| address != own) {
+            self.rtnl.delete(&config.bridge).await?;
+        }
+        Ok(())
+    }
+
     /// Removes ports and namespaces of pods that have no address: what an interrupted removal has left.
     async fn remove_strays(&self, bridge: u32) -> Result<()> {
-        let pods = self.list();
-        let ports: Vec<String> = pods.iter().map(|uid| port_name(uid)).collect();
-        for port in self.rtnl.ports(bridge).await? {
+        let there = self.rtnl.ports(bridge).await?;
+        // Asked afterwards: whoever has an interface by then has an address.
+        let pool = self.pool.clone();
+        blocking(move || lock(&pool).refresh()).await?;
+        let ports: Vec<String> = lock(&self.pool).list().map(|(owner, _)| port_name(owner)).collect();
+        for port in there {
             if is_port(&port) && !ports.contains(&port) {
                 self.rtnl.delete(&port).await?;
             }
@@ -146,32 +211,42 @@ impl BridgeNetwork {
     /// is the pod's, until [`Self::detach`].
     pub async fn attach(&self, uid: &str, namespace: &str, name: &str) -> Result<Attachment> {
         check(uid)?;
-        let config = &self.config;
         // First of all the address: by it the pod is known to have something to take away.
-        let address = self.allocate(uid).await?;
-        let netns = netns::create(&config.netns_dir, uid).await?;
-        let inside = Rtnl::inside(&netns).await?;
+        self.allocate(uid).await?;
+        let netns = netns::create(&self.config.netns_dir, uid).await?;
+        let plug = self.plug(uid, &netns, POD_INTERFACE, &format!("{namespace}/{name}")).await?;
+        Ok(Attachment { netns, addresses: vec![plug.address] })
+    }
+
+    /// Gives a network namespace that is there an interface, and `owner` an address for it. One that has them keeps them,
+    /// and what is missing of them is made. `alias` is for people to read.
+    ///
+    /// # Errors
+    /// As [`Self::attach`]; what was made by then is the owner's, until [`Self::unplug`].
+    pub async fn plug(&self, owner: &str, netns: &Path, interface: &str, alias: &str) -> Result<Plug> {
+        let config = &self.config;
+        let address = self.allocate(owner).await?;
+        let inside = Rtnl::inside(netns).await?;
         inside.loopback_up().await?;
-        let port = port_name(uid);
-        let mut interface = inside.link(POD_INTERFACE).await?;
-        if interface.is_none() || self.rtnl.link(&port).await?.is_none() {
+        let (port, mac) = (port_name(owner), mac_of(address));
+        let mut link = inside.link(interface).await?;
+        if link.is_none() || self.rtnl.link(&port).await?.is_none() {
             // Half of a pair is left only where somebody has removed a namespace by hand.
-            inside.delete(POD_INTERFACE).await?;
+            inside.delete(interface).await?;
             self.rtnl.delete(&port).await?;
-            let file = File::open(&netns).map_err(|error| Error::at(&netns, error))?;
-            let namespace = file.as_raw_fd();
-            let mac = mac_of(address);
-            let veth = Veth { name: &port, peer: POD_INTERFACE, namespace, mac, mtu: config.mtu };
+            let file = File::open(netns).map_err(|error| Error::at(netns, error))?;
+            let veth =
+                Veth { name: &port, peer: interface, namespace: file.as_raw_fd(), mac, mtu: config.mtu };
             self.rtnl.add_veth(&veth).await?;
-            interface = inside.link(POD_INTERFACE).await?;
+            link = inside.link(interface).await?;
         }
-        self.rtnl.set_port(&port, self.bridge().await?, &format!("{namespace}/{name}")).await?;
-        let missing = || Error::io(POD_INTERFACE, std::io::Error::from(ErrorKind::NotFound));
-        let index = interface.ok_or_else(missing)?.index;
+        self.rtnl.set_port(&port, self.bridge().await?, alias).await?;
+        let missing = || Error::io(interface, std::io::Error::from(ErrorKind::NotFound));
+        let index = link.ok_or_else(missing)?.index;
         inside.set_up(index, config.mtu).await?;
         inside.add_address(index, address, config.subnet.prefix()).await?;
         inside.add_default_route(index, config.subnet.gateway()).await?;
-        Ok(Attachment { netns, addresses: vec![address] })
+        Ok(Plug { port, mac: Mac(mac), address })
     }
 
     /// Takes away a pod's interface, its namespace and, at last, its address. A pod that has none is fine.
@@ -190,15 +265,51 @@ impl BridgeNetwork {
             }
             tokio::time::sleep(CLEANUP_CHECK).await;
         }
-        self.rtnl.delete(&port).await?;
-        let (pool, uid) = (self.pool.clone(), uid.to_owned());
-        blocking(move || lock(&pool).release(&uid)).await?;
+        self.unplug(uid).await
+    }
+
+    /// Takes away an owner's interface and, at last, its address. One that has none is fine.
+    ///
+    /// # Errors
+    /// What the system says; then the owner still has its address.
+    pub async fn unplug(&self, owner: &str) -> Result<()> {
+        self.rtnl.delete(&port_name(owner)).await?;
+        let (pool, owner) = (self.pool.clone(), owner.to_owned());
+        blocking(move || lock(&pool).release(&owner)).await?;
         Ok(())
+    }
+
+    /// The address that an owner has, and whether the node's end of its interface is there.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn plugged(&self, owner: &str) -> Result<Option<(IpAddr, bool)>> {
+        let pool = self.pool.clone();
+        blocking(move || lock(&pool).refresh()).await?;
+        let Some(address) = lock(&self.pool).get(owner) else { return Ok(None) };
+        Ok(Some((address, self.rtnl.link(&port_name(owner)).await?.is_some())))
+    }
+
+    /// All owners of addresses that are not pods of [`Self::attach`], ordered.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn owners(&self) -> Result<Vec<String>> {
+        let pool = self.pool.clone();
+        blocking(move || lock(&pool).refresh()).await?;
+        let pool = lock(&self.pool);
+        Ok(pool
+            .list()
+            .map(|(owner, _)| owner)
+            .filter(|owner| check(owner).is_err())
+            .map(Into::into)
+            .collect())
     }
 
     /// The uids of the pods that have something here, ordered.
     pub fn list(&self) -> Vec<String> {
-        lock(&self.pool).list().map(|(uid, _)| uid.to_owned()).collect()
+        // An owner that is no uid is somebody else's.
+        lock(&self.pool).list().map(|(uid, _)| uid.to_owned()).filter(|uid| check(uid).is_ok()).collect()
     }
 
     async fn allocate(&self, uid: &str) -> Result<IpAddr> {
@@ -215,9 +326,9 @@ impl BridgeNetwork {
     }
 }
 
-fn lock(pool: &Mutex<Pool>) -> MutexGuard<'_, Pool> {
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     // A pool changes its memory only after its files: a panic in between leaves it sound.
-    pool.lock().unwrap_or_else(PoisonError::into_inner)
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Work that waits for the disk.
@@ -237,7 +348,7 @@ fn set_sysctl(path: &str, value: &str) -> Result<()> {
 }
 
 /// A uid is the name of a namespace, and so of a file.
-fn check(uid: &str) -> Result<()> {
+pub(crate) fn check(uid: &str) -> Result<()> {
     let sound = !uid.is_empty()
         && uid.len() <= 253
         && !uid.starts_with('.')
@@ -262,7 +373,7 @@ fn is_port(name: &str) -> bool {
 
 /// A locally administered hardware address made of the network address. Whoever has the address next has this one too, so
 /// that what others remember of it stays true.
-fn mac_of(address: IpAddr) -> [u8; 6] {
+pub(crate) fn mac_of(address: IpAddr) -> [u8; 6] {
     let [a, b, c, d] = match address {
         IpAddr::V4(v4) => v4.octets(),
         IpAddr::V6(v6) => {

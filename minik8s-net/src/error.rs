@@ -14,6 +14,15 @@ pub enum Error {
     /// A pod's uid that cannot be the name of a file.
     #[error("invalid pod uid {0:?}")]
     InvalidUid(String),
+    /// A text that is no hardware address.
+    #[error("{0:?} is no hardware address, such as 0a:58:0a:f4:01:00")]
+    InvalidMac(String),
+    /// A way between nodes that there is not.
+    #[error("unknown network backend {0:?}: expected vxlan or host-gw")]
+    InvalidBackend(String),
+    /// No interface of this machine has the node's address.
+    #[error("no interface of this machine has the node's address {0}")]
+    NoSuchAddress(std::net::IpAddr),
     /// The operating system refused.
     #[error("{what}: {source}")]
     Io {

@@ -13,6 +13,8 @@ use rtnetlink::{
 
 use crate::{Error, Result, netns};
 
+mod overlay;
+
 /// A connection to the kernel's network configuration, of one network namespace.
 #[derive(Clone, Debug)]
 pub(crate) struct Rtnl {

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use minik8s_net::bridge::BridgeConfig;
+use minik8s_net::policy::{self, Allow, Peers, Ports, Protocol, Table};
 use minik8s_net::{BridgeNetwork, Error, netns};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -254,6 +255,102 @@ fn thirty_pods_at_once() {
         );
         std::io::stdout().write_all(summary.as_bytes()).unwrap();
         assert!(took < Duration::from_secs(10), "{summary}");
+        node.finish(network).await;
+    });
+}
+
+#[test]
+fn a_node_that_is_given_another_subnet_has_nothing_of_the_old_one() {
+    Node::run(async |node: Node| {
+        let network = node.network().await;
+        network.attach("a", "default", "one").await.unwrap();
+        network.detach("a").await.unwrap();
+        drop(network);
+        let config = BridgeConfig { subnet: "10.77.2.0/24".parse().unwrap(), ..node.config() };
+        let network = BridgeNetwork::open(config).await.unwrap();
+        let shown = output("ip -o addr show dev mk8s0; ip route");
+        assert!(shown.contains("10.77.2.1/24") && !shown.contains("10.77.1."), "{shown}");
+        assert_eq!(
+            network.attach("a", "default", "one").await.unwrap().addresses[0].to_string(),
+            "10.77.2.2"
+        );
+        // Whatever is taken away comes back, and only then is anything done.
+        let cluster = ["10.77.0.0/16".parse().unwrap()];
+        network.keep(&cluster).await.unwrap();
+        assert!(output("nft list ruleset").contains("10.77.0.0/16"));
+        for damage in ["nft delete table ip minik8s_pods", "ip link del mk8s0"] {
+            output(damage);
+            network.keep(&cluster).await.unwrap();
+            let shown = output("ip -o addr show dev mk8s0; nft list ruleset");
+            assert!(
+                shown.contains("10.77.2.1/24") && shown.contains("masquerade"),
+                "after {damage}: {shown}"
+            );
+        }
+        node.finish(network).await;
+    });
+}
+
+/// Sees whether somebody gets through, as `expected`. Who is not let through hears nothing, so one is patient only where
+/// something is to be heard.
+async fn passes(expected: bool, from: &Path, to: &Path, address: IpAddr, port: u16) -> bool {
+    let (bound, listening) = tokio::sync::oneshot::channel();
+    let (over, ended) = std::sync::mpsc::channel::<()>();
+    let serve = netns::run_in(to, move || {
+        let _listener = TcpListener::bind((address, port))?;
+        let _ = bound.send(());
+        let _ = ended.recv();
+        Ok(())
+    });
+    let ask = async {
+        listening.await.unwrap();
+        let target = SocketAddr::new(address, port);
+        let answer = netns::run_in(from, move || {
+            let patience = if expected { Duration::from_secs(20) } else { Duration::from_millis(1500) };
+            Ok(TcpStream::connect_timeout(&target, patience).is_ok() == expected)
+        });
+        let through = answer.await.unwrap();
+        drop(over);
+        through
+    };
+    let (served, through) = tokio::join!(serve, ask);
+    served.unwrap();
+    through
+}
+
+#[test]
+fn policies_hold_between_pods_of_one_node() {
+    Node::run(async |node: Node| {
+        let network = node.network().await;
+        let a = network.attach("a", "default", "one").await.unwrap();
+        let b = network.attach("b", "default", "two").await.unwrap();
+        let c = network.attach("c", "default", "three").await.unwrap();
+        let (own, peer) = (a.addresses[0], b.addresses[0]);
+        let port = Ports { protocol: Protocol::Tcp, range: Some((80, 81)) };
+        let allow = Allow { peers: Peers::Addresses([peer].into()), ports: Some([port].into()) };
+        let table = Table { ingress: [(own, [allow].into())].into(), ..Table::default() };
+        let nft = node.config().nft;
+        assert!(passes(true, &c.netns, &a.netns, own, 80).await, "nothing is ruled yet");
+        policy::apply(&nft, &table).await.unwrap();
+        policy::apply(&nft, &table).await.unwrap();
+        assert!(passes(true, &b.netns, &a.netns, own, 80).await);
+        assert!(passes(true, &b.netns, &a.netns, own, 81).await);
+        assert!(passes(false, &b.netns, &a.netns, own, 82).await);
+        assert!(passes(false, &c.netns, &a.netns, own, 80).await);
+        assert!(passes(true, &a.netns, &c.netns, c.addresses[0], 80).await, "answers come back");
+        // The node reaches its pods, as probes do.
+        let here = PathBuf::from("/proc/thread-self/ns/net");
+        assert!(passes(true, &here, &a.netns, own, 82).await);
+        // What goes is ruled, too: to pods and to the node.
+        let closed = Table { egress: [(own, std::collections::BTreeSet::new())].into(), ..Table::default() };
+        policy::apply(&nft, &closed).await.unwrap();
+        assert!(passes(false, &a.netns, &b.netns, peer, 80).await);
+        assert!(passes(false, &a.netns, &here, "10.77.1.1".parse().unwrap(), 80).await);
+        assert!(passes(true, &b.netns, &a.netns, own, 80).await);
+        policy::remove(&nft).await.unwrap();
+        policy::remove(&nft).await.unwrap();
+        assert!(passes(true, &a.netns, &b.netns, peer, 80).await);
+        assert!(!output("nft list tables").contains("policy"));
         node.finish(network).await;
     });
 }

@@ -10,6 +10,7 @@ pub mod disruption;
 pub mod events;
 pub mod garbage_collector;
 pub mod namespace;
+pub mod node_ipam;
 pub mod node_lifecycle;
 pub mod pod_garbage_collector;
 pub mod resource_quota;

@@ -395,6 +395,21 @@ pub struct PodSandbox {
     pub namespace: String,
     /// The pod's name.
     pub name: String,
+    /// The node's ports that lead to the pod, for networks that see to that.
+    pub ports: Vec<HostPort>,
+}
+
+/// A port of the node that leads to a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// The node's port.
+    pub host_port: u16,
+    /// The pod's.
+    pub container_port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The node's address; all of them by default.
+    pub host_ip: Option<IpAddr>,
 }
 
 /// A pod's place in the network.
@@ -411,6 +426,13 @@ pub struct Attachment {
 pub trait PodNetwork: Send + Sync + 'static {
     /// Whether pods can be attached now; the error says what is missing.
     async fn ready(&self) -> Result<()>;
+    /// Waits until what [`Self::ready`] says may have changed. By default it is asked now and then, and never waited for.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    async fn changed(&self) {
+        std::future::pending().await
+    }
     /// Makes the pod's network namespace and gives it an address. A pod that has one keeps it.
     async fn attach(&self, pod: &PodSandbox) -> Result<Attachment>;
     /// Takes both away. A pod that has none is fine.

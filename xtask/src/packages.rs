@@ -1,6 +1,6 @@
 //! Programs that have to be on the machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::bail;
@@ -29,6 +29,10 @@ pub fn ensure() -> anyhow::Result<()> {
     // Not needed to run anything here, but it is what a user will want to type next.
     if find("kubectl").is_none() {
         missing.push("kubernetes-client");
+    }
+    // Programs that are not meant to be typed: with them, nodes and tests can use networks of others.
+    if !Path::new("/usr/lib/cni/bridge").exists() {
+        missing.push("containernetworking-plugins");
     }
     missing.dedup();
     install(&missing)

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, NodeSpec, Secret};
 
 use super::{IMMUTABLE, one_of, required};
 use crate::field::{FieldErrors, FieldPath};
-use crate::name;
+use crate::{Cidr, name};
 
 /// The most bytes that the values of a ConfigMap or Secret may have together: 1 MiB.
 pub const DATA_MAX: usize = 1024 * 1024;
@@ -131,6 +131,7 @@ pub fn namespace(namespace: &Namespace) -> FieldErrors {
 pub fn node(node: &Node) -> FieldErrors {
     let mut errors = FieldErrors::new();
     let Some(spec) = &node.spec else { return errors };
+    pod_cidrs(&mut errors, spec);
     let path = FieldPath::new("spec").child("taints");
     let mut seen = BTreeSet::new();
     for (i, taint) in spec.taints.iter().flatten().enumerate() {
@@ -149,11 +150,41 @@ pub fn node(node: &Node) -> FieldErrors {
     errors
 }
 
+/// One block of each family at most, of which `podCIDR` is the first.
+fn pod_cidrs(errors: &mut FieldErrors, spec: &NodeSpec) {
+    let path = FieldPath::new("spec");
+    let all = spec.pod_cidrs.as_deref().unwrap_or_default();
+    let blocks: Vec<Option<Cidr>> = all.iter().map(|text| text.parse().ok()).collect();
+    for (i, text) in all.iter().enumerate().filter(|(i, _)| blocks[*i].is_none()) {
+        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        errors.invalid(path.child("podCIDRs").index(i), text, detail);
+    }
+    let known: Vec<_> = blocks.iter().flatten().collect();
+    let same_family = known.len() == 2 && known[0].is_ipv4() == known[1].is_ipv4();
+    if all.len() > 2 || same_family {
+        errors.invalid(
+            path.child("podCIDRs"),
+            all.join(","),
+            "may specify no more than one CIDR for each IP family",
+        );
+    }
+    let first = spec.pod_cidr.as_deref().filter(|text| !text.is_empty());
+    if let (Some(first), Some(listed)) = (first, all.first())
+        && first != listed
+    {
+        errors.invalid(path.child("podCIDR"), first, "must be the first of `podCIDRs`");
+    }
+}
+
 /// What is wrong with a change of a Node.
 pub fn node_update(new: &Node, old: &Node) -> FieldErrors {
     let mut errors = FieldErrors::new();
     let path = FieldPath::new("spec");
-    let cidrs = |n: &Node| n.spec.as_ref().and_then(|s| s.pod_cidrs.clone()).unwrap_or_default();
+    let cidrs = |n: &Node| {
+        let spec = n.spec.clone().unwrap_or_default();
+        let one = spec.pod_cidr.filter(|text| !text.is_empty()).into_iter().collect();
+        spec.pod_cidrs.filter(|all| !all.is_empty()).unwrap_or(one)
+    };
     let (now, before) = (cidrs(new), cidrs(old));
     if !before.is_empty() && now != before {
         let detail = "node updates may not change podCIDR except from \"\" to valid";
@@ -165,4 +196,40 @@ pub fn node_update(new: &Node, old: &Node) -> FieldErrors {
         errors.forbidden(path.child("providerID"), detail);
     }
     errors
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn with(spec: Value) -> Node {
+        serde_json::from_value(json!({ "metadata": { "name": "n" }, "spec": spec })).expect("a node")
+    }
+
+    #[test]
+    fn blocks_of_nodes_are_blocks_and_stay() {
+        let block = |cidr: &str| with(json!({ "podCIDR": cidr, "podCIDRs": [cidr] }));
+        assert!(node(&block("10.244.1.0/24")).is_empty());
+        let dual = with(json!({ "podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24", "fd00::/64"] }));
+        assert!(node(&dual).is_empty());
+        for (spec, why) in [
+            (json!({ "podCIDRs": ["10.0.0.0"] }), "spec.podCIDRs[0]: Invalid value: \"10.0.0.0\""),
+            (
+                json!({ "podCIDRs": ["10.0.0.0/24", "10.0.1.0/24"] }),
+                "no more than one CIDR for each IP family",
+            ),
+            (json!({ "podCIDR": "10.0.1.0/24", "podCIDRs": ["10.0.0.0/24"] }), "spec.podCIDR: Invalid value"),
+        ] {
+            let told = node(&with(spec)).to_string();
+            assert!(told.contains(why), "{told}");
+        }
+        let (none, one, other) = (with(json!({})), block("10.244.1.0/24"), block("10.244.2.0/24"));
+        assert!(node_update(&one, &none).is_empty());
+        for changed in [&other, &none] {
+            let told = node_update(changed, &one).to_string();
+            assert!(told.contains("may not change podCIDR"), "{told}");
+        }
+    }
 }

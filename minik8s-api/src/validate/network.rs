@@ -191,13 +191,7 @@ fn ip_block(errors: &mut FieldErrors, path: &FieldPath, block: &IPBlock) {
 }
 
 fn is_cidr(text: &str) -> bool {
-    let Some((address, bits)) = text.split_once('/') else { return false };
-    let most = match address.parse() {
-        Ok(std::net::IpAddr::V4(_)) => 32,
-        Ok(std::net::IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    bits.parse::<u8>().is_ok_and(|bits| bits <= most)
+    text.parse::<crate::Cidr>().is_ok()
 }
 
 /// What is wrong with an EndpointSlice.

@@ -12,12 +12,14 @@ use k8s_openapi::api::coordination::v1::Lease;
 use minik8s_reconcile::request::DeleteParams;
 use minik8s_reconcile::server::node::LEASES;
 use minik8s_reconcile::{ApiError, Client};
+use tokio_util::sync::CancellationToken;
 
 use super::manifest::Manifest;
 use super::{Identity, kubeconfig_of, manifest_of, name, serving_of};
 use crate::args::NodeRun;
 use crate::cli::note;
 use crate::identity::Member;
+use crate::network;
 
 /// Leaves.
 pub async fn leave(args: NodeRun) -> anyhow::Result<()> {
@@ -43,8 +45,16 @@ pub async fn leave(args: NodeRun) -> anyhow::Result<()> {
     let client = member.client()?;
     let identity = Identity::find(Some(name.clone()), args.address)?;
     note("ending this node's pods");
-    let (agent, _) = super::agent(identity, &args.options, manifest.as_ref(), client.clone()).await?;
+    let stop = CancellationToken::new();
+    let address = identity.address;
+    let (agent, _, following) =
+        super::agent(identity, &args.options, manifest.as_ref(), client.clone(), &stop).await?;
     agent.clear().await;
+    stop.cancel();
+    if let Some(following) = following {
+        following.await?;
+    }
+    network::forget(dir, address).await?;
     // The name is free at once, if the server can be told.
     if let Err(error) = give_up_lease(&client, &name).await {
         note(&format!("the server could not be told: {error}"));

@@ -40,8 +40,17 @@ table {own} {TABLE} {{
     )
 }
 
+/// Whether the table is there.
+pub(super) async fn is_there(nft: &Path, subnet: Subnet) -> Result<bool> {
+    let family = if subnet.network().is_ipv4() { "ip" } else { "ip6" };
+    match apply(nft, format!("list table {family} {TABLE}\n")).await {
+        Err(Error::Nft(why)) if why.contains("No such file") => Ok(false),
+        other => other.map(|()| true),
+    }
+}
+
 /// Has the kernel take the rules, all or none.
-pub(super) async fn apply(nft: &Path, rules: String) -> Result<()> {
+pub(crate) async fn apply(nft: &Path, rules: String) -> Result<()> {
     let nft = nft.to_owned();
     let run = tokio::task::spawn_blocking(move || run(&nft, &rules)).await;
     run.unwrap_or_else(|error| Err(io::Error::other(error))).map_err(|error| Error::Nft(error.to_string()))

@@ -51,7 +51,34 @@ fn what_a_power_cut_leaves_is_cleared() {
     assert_eq!(pool.list().map(|(owner, _)| owner).collect::<Vec<_>>(), ["a"]);
     let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["10.9.8.2", "last"]);
+    assert_eq!(left, ["10.9.8.2", "last", "lock"]);
+}
+
+#[test]
+fn processes_that_share_a_pool_see_one_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut one, mut two) = (open(&dir), open(&dir));
+    let given: BTreeSet<IpAddr> = (0..5)
+        .map(|n| (if n % 2 == 0 { &mut one } else { &mut two }).allocate(&n.to_string()).unwrap())
+        .collect();
+    assert_eq!(given.len(), 5);
+    assert!(matches!(one.allocate("more"), Err(Error::Exhausted(_))));
+    assert!(two.release("4").unwrap(), "whoever gave it out");
+    assert!(one.allocate("more").is_ok());
+    two.refresh().unwrap();
+    assert_eq!(two.list().collect::<Vec<_>>(), one.list().collect::<Vec<_>>());
+    // Many at a time.
+    let dir = tempfile::tempdir().unwrap();
+    let subnet: Subnet = "10.9.0.0/24".parse().unwrap();
+    let all: BTreeSet<IpAddr> = std::thread::scope(|scope| {
+        let ask = |n: usize| {
+            let mut pool = Pool::open(dir.path(), subnet).unwrap();
+            (0..20).map(|m| pool.allocate(&format!("{n}-{m}")).unwrap()).collect::<Vec<_>>()
+        };
+        let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || ask(n))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    assert_eq!(all.len(), 160);
 }
 
 #[derive(Clone, Debug)]

@@ -58,6 +58,7 @@ pub(crate) async fn report(ctx: Arc<Context>) {
         tokio::select! {
             biased;
             () = ctx.returned.report.notified() => {}
+            () = ctx.network.changed() => {}
             () = tokio::time::sleep(pause) => {}
         }
     }

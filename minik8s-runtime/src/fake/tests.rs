@@ -101,7 +101,12 @@ async fn the_registry_wants_the_right_password() {
 async fn addresses_go_round_and_run_out() {
     let node = Fake::new();
     node.set_pod_subnet(Ipv4Addr::new(10, 9, 8, 0), 29);
-    let pod = |uid: &str| PodSandbox { uid: uid.into(), namespace: "default".into(), name: uid.into() };
+    let pod = |uid: &str| PodSandbox {
+        uid: uid.into(),
+        namespace: "default".into(),
+        name: uid.into(),
+        ports: Vec::new(),
+    };
     let mut given = Vec::new();
     for uid in ["a", "b", "c", "d", "e"] {
         given.push(node.attach_network(&pod(uid)).await.unwrap().addresses[0].to_string());

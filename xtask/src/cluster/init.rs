@@ -35,9 +35,6 @@ pub struct InitArgs {
     /// The node's address.
     #[arg(long)]
     address: String,
-    /// The addresses of its pods.
-    #[arg(long)]
-    pod_cidr: String,
     /// A socket for the API server that this process has inherited; without one the node is a worker.
     #[arg(long)]
     socket: Option<i32>,
@@ -225,7 +222,7 @@ fn server(args: &InitArgs, socket: i32) -> Command {
 
 fn node(args: &InitArgs) -> Command {
     let mut node = Command::new(&args.program);
-    node.args(["node", "--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr]);
+    node.args(["node", "--name", &args.node, "--address", &args.address]);
     node.args(["--server-kubeconfig", KUBECONFIG]);
     node
 }
@@ -237,13 +234,13 @@ fn worker(args: &InitArgs) -> Command {
     if let Some(words) = &args.join {
         node.args(["join", "-f", MANIFEST]).args(words.split_whitespace());
     }
-    node.args(["--address", &args.address, "--pod-cidr", &args.pod_cidr]);
+    node.args(["--address", &args.address]);
     node
 }
 
 fn up(args: &InitArgs, socket: i32) -> Command {
     let mut up = with_socket(args, socket, "up");
-    up.args(["--name", &args.node, "--address", &args.address, "--pod-cidr", &args.pod_cidr]);
+    up.args(["--name", &args.node, "--address", &args.address]);
     up
 }
 

@@ -142,7 +142,6 @@ impl Node {
             ])
             .arg(&xtask)
             .args(["__init", "--node", &self.name(), "--address", &network::address(self)])
-            .args(["--pod-cidr", &format!("10.244.{}.0/24", self.number)])
             .arg("--dir")
             .arg(self.dir())
             .arg("--program")

@@ -235,6 +235,12 @@ pub(super) const ROLES: &[DefaultRole] = &[
             "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
         )],
     ),
+    // The network of a node's pods has to know where other nodes are, and who may speak to whom. The latter depends on
+    // the labels of all pods, as for network plugins elsewhere.
+    cluster_role(
+        "system:minik8s:node-network",
+        &[On(READ, "core", "namespaces nodes pods"), On(READ, "networking.k8s.io", "networkpolicies")],
+    ),
     // Whoever joins has to find out which cluster it is, before it is known.
     role("kube-public", "system:minik8s:cluster-info", &[Named("get", "core", "configmaps", "cluster-info")]),
     role(
@@ -347,6 +353,12 @@ pub(super) const BINDINGS: &[DefaultBinding] = &[
         namespace: "",
         name: "system:minik8s:nodes-renew-certificates",
         role: "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        subjects: &[("Group", "system:nodes")],
+    },
+    DefaultBinding {
+        namespace: "",
+        name: "system:minik8s:node-network",
+        role: "system:minik8s:node-network",
         subjects: &[("Group", "system:nodes")],
     },
     DefaultBinding {

@@ -15,7 +15,7 @@ use crate::agent::pod_fsm::{Action, Hook, ImageError, Outcome, Start, StartError
 use crate::agent::probe::{Asked, Check, ask};
 use crate::agent::volumes::{self, MountRequest, PodDir, Volumes};
 use crate::agent::{env, image_pull};
-use crate::runtime::{Container, ContainerState, PodSandbox, RuntimeError};
+use crate::runtime::{Container, ContainerState, HostPort, PodSandbox, RuntimeError};
 
 /// Tokens by audience: the token, when it was issued and when it expires.
 pub(super) type Tokens = Arc<Mutex<BTreeMap<String, (String, Timestamp, Timestamp)>>>;
@@ -209,6 +209,7 @@ impl Job {
             uid: meta.uid.clone().unwrap_or_default(),
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
+            ports: host_ports(&self.pod),
         };
         self.ctx.network.attach(&sandbox).await.map_err(|e| e.to_string())
     }
@@ -378,4 +379,22 @@ impl Job {
             _ => Ok(()),
         }
     }
+}
+
+/// The node's ports that a pod asks for.
+fn host_ports(pod: &Pod) -> Vec<HostPort> {
+    let spec = spec(pod);
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let ports = containers.flat_map(|container| container.ports.iter().flatten());
+    let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
+    ports
+        .filter_map(|port| {
+            Some(HostPort {
+                host_port: number(port.host_port?)?,
+                container_port: number(port.container_port)?,
+                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                host_ip: port.host_ip.as_ref().and_then(|text| text.parse().ok()),
+            })
+        })
+        .collect()
 }
