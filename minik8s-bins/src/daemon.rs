@@ -31,8 +31,9 @@ pub fn log_driver() -> ExitCode {
     }
 }
 
-/// Logs to standard error: warnings, for the daemons what they do too, and more with each `-v`. `RUST_LOG` overrides.
-pub fn init_tracing(args: &Args) {
+/// Logs to standard error: warnings, for the daemons what they do too, and more with each `-v`. `RUST_LOG` overrides. Daemons
+/// also get as many open files as they may have.
+pub fn init(args: &Args) {
     let level = match (args.verbose, args.command.is_daemon()) {
         (0, false) => "error",
         // kube-client calls every failed request an error, also those that are about to be tried again.
@@ -42,10 +43,13 @@ pub fn init_tracing(args: &Args) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if args.command.is_daemon() {
+        raise_file_limit();
+    }
 }
 
 /// Allows this process as many open files as the machine does: each watch is a connection.
-pub fn raise_file_limit() {
+fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {

@@ -27,10 +27,7 @@ fn main() -> ExitCode {
         return daemon::log_driver();
     }
     let args = Args::parse();
-    daemon::init_tracing(&args);
-    if args.command.is_daemon() {
-        daemon::raise_file_limit();
-    }
+    daemon::init(&args);
     match run(args) {
         Ok(code) => code,
         Err(error) => {

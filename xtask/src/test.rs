@@ -29,7 +29,9 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
             "--exclude",
             "minik8s-benches",
         ]))?;
-        loud(cargo().args(["run", "--quiet", "--package", "minik8s-reconcile", "--example", "embedded"]))?;
+        for example in ["embedded", "scheduler"] {
+            loud(cargo().args(["run", "--quiet", "--package", "minik8s-reconcile", "--example", example]))?;
+        }
     }
     if suite != Suite::Unit {
         say("End-to-end tests on real nodes");
