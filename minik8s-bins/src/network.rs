@@ -17,6 +17,8 @@ use minik8s_net::overlay::{Backend, Overlay, OverlayConfig, State};
 use minik8s_runtime::runtime::{Attachment, PodNetwork, PodSandbox, Result, RuntimeError};
 use tokio::sync::Notify;
 
+use kept::Kept;
+
 pub use follow::Keeper;
 pub use plugins::Plugins;
 pub use policies::enforce;
@@ -34,6 +36,15 @@ pub struct Settings {
     pub vxlan_port: u16,
     /// Where the agent keeps its files.
     pub dir: PathBuf,
+}
+
+/// Takes away the ways to other nodes, and what was kept of the network: this machine is no node any more.
+///
+/// # Errors
+/// The kernel or the disk refuses.
+pub async fn forget(dir: &Path, address: IpAddr) -> anyhow::Result<()> {
+    Overlay::open(OverlayConfig::new(address))?.apply(&State::default()).await?;
+    Kept::remove(dir)
 }
 
 /// A node's pods' network for an agent: none, until the node has been given addresses.
@@ -97,13 +108,6 @@ impl Network {
             _ => self.for_pods().map(Some),
         }
     }
-}
-
-/// Removes what leads to other nodes, and what the control plane has said, from a machine that is to be no node any more.
-pub async fn forget(address: IpAddr, dir: &Path) -> anyhow::Result<()> {
-    Overlay::open(OverlayConfig::new(address))?.apply(&State::default()).await?;
-    minik8s_net::policy::remove(Path::new("nft")).await?;
-    kept::Kept::remove(dir)
 }
 
 fn failed(error: minik8s_net::Error) -> RuntimeError {

@@ -18,6 +18,7 @@ use minik8s_runtime::containerd::{Config, Containerd};
 use minik8s_runtime::runtime::PodNetwork;
 use minik8s_runtime::streaming::StreamingServer;
 use rustls::pki_types::CertificateDer;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::{Node, NodeCommand, NodeOptions, NodeRun};
@@ -145,7 +146,7 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let address = SocketAddr::new(identity.address, options.port);
-    let (agent, runtime) = tokio::select! {
+    let (agent, runtime, following) = tokio::select! {
         biased;
         () = shutdown.cancelled() => return Ok(()),
         agent = agent(identity, options, manifest, client, &shutdown) => agent?,
@@ -158,20 +159,24 @@ pub async fn serve(
     let streaming = tokio::spawn(streaming.serve(address, shutdown.clone()));
     agent.run(shutdown.clone().cancelled_owned()).await;
     shutdown.cancel();
+    if let Some(following) = following {
+        following.await?;
+    }
     streaming.await?.with_context(|| format!("cannot listen on {address}"))
 }
 
-/// The agent, and what it runs containers with. Waits for containerd. Other nodes are followed until `stop`.
+/// The agent, what it runs containers with, and what follows the other nodes until `shutdown`. Waits for containerd.
 async fn agent(
     identity: Identity,
     options: &NodeOptions,
     manifest: Option<&Manifest>,
     client: Client,
-    stop: &CancellationToken,
-) -> anyhow::Result<(Agent, Arc<Containerd>)> {
+    shutdown: &CancellationToken,
+) -> anyhow::Result<(Agent, Arc<Containerd>, Option<JoinHandle<()>>)> {
     let program = log_program().context("cannot tell where this program is")?;
     let runtime = Arc::new(connect(options, &program).await);
-    let pods = network(&identity, options, &client, stop).await.context("cannot set up the pod network")?;
+    let (pods, following) =
+        network(&identity, options, &client, shutdown).await.context("cannot set up the pod network")?;
     let mut config = AgentConfig::default();
     config.addresses = vec![identity.address];
     config.cluster_dns.clone_from(&options.cluster_dns);
@@ -183,20 +188,20 @@ async fn agent(
         manifest.configure(&mut config);
     }
     let agent = Agent::new(identity.name, client, runtime.clone(), runtime.clone(), pods, config);
-    Ok((agent, runtime))
+    Ok((agent, runtime, following))
 }
 
-/// The network of the node's pods: ours, which follows the other nodes until `stop`, or that of plugins.
+/// The network of the node's pods, and what follows the other nodes: ours, or that of plugins.
 async fn network(
     identity: &Identity,
     options: &NodeOptions,
     client: &Client,
-    stop: &CancellationToken,
-) -> anyhow::Result<Arc<dyn PodNetwork>> {
+    shutdown: &CancellationToken,
+) -> anyhow::Result<(Arc<dyn PodNetwork>, Option<JoinHandle<()>>)> {
     if let Some(conf_dir) = &options.cni_conf_dir {
         let mut config = ChainConfig::new(conf_dir, options.node_dir.join("cni"));
         config.bin_dirs.clone_from(&options.cni_bin_dir);
-        return Ok(Arc::new(Plugins(ChainNetwork::open(config)?)));
+        return Ok((Arc::new(Plugins(ChainNetwork::open(config)?)), None));
     }
     std::fs::create_dir_all(&options.node_dir)?;
     let settings = Settings {
@@ -208,9 +213,12 @@ async fn network(
     };
     let keeper = Keeper::open(settings, client.clone()).await?;
     let pods = keeper.network();
-    tokio::spawn(enforce(identity.name.clone(), client.clone(), stop.clone()));
-    tokio::spawn(keeper.run(stop.clone()));
-    Ok(pods)
+    let enforcing = enforce(identity.name.clone(), client.clone(), shutdown.clone());
+    let keeping = keeper.run(shutdown.clone());
+    let following = tokio::spawn(async {
+        tokio::join!(keeping, enforcing);
+    });
+    Ok((pods, Some(following)))
 }
 
 /// The program that writes containers' logs: the small one beside this one, or else this one.

@@ -293,8 +293,10 @@ async fn leaves(scene: &Scene) -> anyhow::Result<()> {
     let program = program.to_str().context("a path in UTF-8")?;
     // The node's init would start the agent again: it finds another program in its place.
     let sh = |script: String| async move { cluster.on("n4", &["sh", "-c", &script]).ok().await };
-    sh(format!("touch /run/leave && mount --bind {program} /run/leave && mount --bind /bin/false {program}"))
-        .await?;
+    // A mount that is no peer of the one below it, or it would find that program, too.
+    let real =
+        format!("touch /run/leave && mount --bind {program} /run/leave && mount --make-private /run/leave");
+    sh(format!("{real} && mount --bind /bin/false {program}")).await?;
     let leave = || {
         cluster
             .on(

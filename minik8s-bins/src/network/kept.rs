@@ -66,10 +66,10 @@ impl Kept {
         }
     }
 
-    /// Forgets what was kept.
+    /// Keeps nothing any more.
     ///
     /// # Errors
-    /// The disk's.
+    /// The file cannot be removed.
     pub fn remove(dir: &Path) -> anyhow::Result<()> {
         let path = dir.join(FILE);
         match std::fs::remove_file(&path) {

@@ -12,13 +12,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use minik8s_reconcile::request::DeleteParams;
 use minik8s_reconcile::server::node::LEASES;
 use minik8s_reconcile::{ApiError, Client};
+use tokio_util::sync::CancellationToken;
 
 use super::manifest::Manifest;
 use super::{Identity, kubeconfig_of, manifest_of, name, serving_of};
 use crate::args::NodeRun;
 use crate::cli::note;
-use tokio_util::sync::CancellationToken;
-
 use crate::identity::Member;
 use crate::network;
 
@@ -45,14 +44,17 @@ pub async fn leave(args: NodeRun) -> anyhow::Result<()> {
     let name = name(args.name, member.node(), manifest.as_ref())?;
     let client = member.client()?;
     let identity = Identity::find(Some(name.clone()), args.address)?;
-    let address = identity.address;
     note("ending this node's pods");
-    // Nobody is followed any more.
     let stop = CancellationToken::new();
-    stop.cancel();
-    let (agent, _) = super::agent(identity, &args.options, manifest.as_ref(), client.clone(), &stop).await?;
+    let address = identity.address;
+    let (agent, _, following) =
+        super::agent(identity, &args.options, manifest.as_ref(), client.clone(), &stop).await?;
     agent.clear().await;
-    network::forget(address, dir).await.context("cannot remove the ways to other nodes")?;
+    stop.cancel();
+    if let Some(following) = following {
+        following.await?;
+    }
+    network::forget(dir, address).await?;
     // The name is free at once, if the server can be told.
     if let Err(error) = give_up_lease(&client, &name).await {
         note(&format!("the server could not be told: {error}"));
