@@ -44,6 +44,7 @@ pub struct Settings {
 /// The kernel or the disk refuses.
 pub async fn forget(dir: &Path, address: IpAddr) -> anyhow::Result<()> {
     Overlay::open(OverlayConfig::new(address))?.apply(&State::default()).await?;
+    minik8s_net::policy::remove(Path::new("nft")).await?;
     Kept::remove(dir)
 }
 

@@ -14,6 +14,9 @@ use tokio_util::sync::CancellationToken;
 const REPAIR: Duration = Duration::from_secs(30);
 /// What failed is tried again after that.
 const RETRY: Duration = Duration::from_secs(1);
+/// What to do where policies cannot be enforced.
+const UNREAD: &str = "it cannot list all pods; unless the server is away, allow nodes that with `kubectl create \
+    clusterrolebinding node-network-policy --clusterrole=system:minik8s:node-network-policy --group=system:nodes`";
 /// The program that sets them.
 const NFT: &str = "nft";
 
@@ -46,7 +49,7 @@ pub async fn enforce(node: String, client: Client, stop: CancellationToken) {
     let mut subjects: Option<Subjects> = None;
     let mut applied: Option<Table> = None;
     let (mut seen, mut seen_subjects) = (0, (0, 0));
-    let mut failing = false;
+    let (mut failing, mut told) = (false, false);
     loop {
         let mut again = failing;
         tokio::select! {
@@ -71,8 +74,12 @@ pub async fn enforce(node: String, client: Client, stop: CancellationToken) {
             let subjects = subjects.get_or_insert_with(|| Subjects::follow(&client, &stop));
             seen_subjects = (subjects.pods.revision(), subjects.namespaces.revision());
             if seen_subjects.0 == 0 || seen_subjects.1 == 0 {
+                if again && !std::mem::replace(&mut told, true) {
+                    tracing::error!("network policies are not enforced on this node: {UNREAD}");
+                }
                 continue;
             }
+            told = false;
             Table::compile(&node, &subjects.pods.list(), &subjects.namespaces.list(), &rules)
         };
         let same = applied.as_ref() == Some(&table);

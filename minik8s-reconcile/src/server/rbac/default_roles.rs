@@ -235,12 +235,17 @@ pub(super) const ROLES: &[DefaultRole] = &[
             "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
         )],
     ),
-    // The network of a node's pods has to know where other nodes are, and who may speak to whom. The latter depends on
-    // the labels of all pods, as for network plugins elsewhere.
+    // The network of a node's pods has to know where other nodes are.
     cluster_role(
         "system:minik8s:node-network",
-        &[On(READ, "core", "namespaces nodes pods"), On(READ, "networking.k8s.io", "networkpolicies")],
+        &[
+            On("list watch", "core", "namespaces nodes"),
+            On("list watch", "networking.k8s.io", "networkpolicies"),
+        ],
     ),
+    // To enforce policies it has to know the labels of all pods. Nobody is bound to this: a node reads nothing of the pods of
+    // others unless an administrator has it so.
+    cluster_role("system:minik8s:node-network-policy", &[On("list watch", "core", "pods")]),
     // Whoever joins has to find out which cluster it is, before it is known.
     role("kube-public", "system:minik8s:cluster-info", &[Named("get", "core", "configmaps", "cluster-info")]),
     role(
