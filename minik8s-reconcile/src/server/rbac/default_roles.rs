@@ -235,11 +235,13 @@ pub(super) const ROLES: &[DefaultRole] = &[
             "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
         )],
     ),
-    // The network of a node's pods has to know where other nodes are, and who may speak to whom. The latter depends on
-    // the labels of all pods, as for network plugins elsewhere.
+    // The network of a node's pods has to know where other nodes are.
+    cluster_role("system:minik8s:node-network", &[On(READ, "core", "nodes")]),
+    // Who may speak to whom depends on all pods, and nodes are not to read those of others: bound to nobody, it is for
+    // an administrator to give it to nodes.
     cluster_role(
-        "system:minik8s:node-network",
-        &[On(READ, "core", "namespaces nodes pods"), On(READ, "networking.k8s.io", "networkpolicies")],
+        "system:minik8s:network-policy",
+        &[On(READ, "core", "namespaces pods"), On(READ, "networking.k8s.io", "networkpolicies")],
     ),
     // Whoever joins has to find out which cluster it is, before it is known.
     role("kube-public", "system:minik8s:cluster-info", &[Named("get", "core", "configmaps", "cluster-info")]),
