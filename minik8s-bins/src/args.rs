@@ -554,6 +554,11 @@ pub struct NodeOptions {
     /// Where those plugins are [default: /opt/cni/bin and /usr/lib/cni].
     #[arg(long, value_name = "DIR", requires = "cni_conf_dir")]
     pub cni_bin_dir: Vec<PathBuf>,
+    /// Hold this node's pods to the cluster's NetworkPolicies. Who may speak to whom depends on all pods, which nodes may
+    /// not read unless somebody lets them: kubectl create clusterrolebinding network-policy
+    /// --clusterrole=system:minik8s:network-policy --group=system:nodes
+    #[arg(long, conflicts_with = "cni_conf_dir")]
+    pub network_policy: bool,
     /// The UDP port of vxlan, the same on all nodes.
     #[arg(long, default_value_t = minik8s_net::overlay::vxlan::PORT, value_name = "PORT")]
     pub vxlan_port: u16,

@@ -213,10 +213,15 @@ async fn network(
     };
     let keeper = Keeper::open(settings, client.clone()).await?;
     let pods = keeper.network();
-    let enforcing = enforce(identity.name.clone(), client.clone(), shutdown.clone());
+    let enforcing =
+        options.network_policy.then(|| enforce(identity.name.clone(), client.clone(), shutdown.clone()));
     let keeping = keeper.run(shutdown.clone());
     let following = tokio::spawn(async {
-        tokio::join!(keeping, enforcing);
+        tokio::join!(keeping, async {
+            if let Some(enforcing) = enforcing {
+                enforcing.await;
+            }
+        });
     });
     Ok((pods, Some(following)))
 }

@@ -15,8 +15,8 @@ const REPAIR: Duration = Duration::from_secs(30);
 /// What failed is tried again after that.
 const RETRY: Duration = Duration::from_secs(1);
 /// What to do where policies cannot be enforced.
-const UNREAD: &str = "it cannot list all pods; unless the server is away, allow nodes that with `kubectl create \
-    clusterrolebinding node-network-policy --clusterrole=system:minik8s:node-network-policy --group=system:nodes`";
+const UNREAD: &str = "it cannot list policies, namespaces and pods; unless the server is away, allow nodes that with \
+    `kubectl create clusterrolebinding network-policy --clusterrole=system:minik8s:network-policy --group=system:nodes`";
 /// The program that sets them.
 const NFT: &str = "nft";
 
@@ -63,6 +63,9 @@ pub async fn enforce(node: String, client: Client, stop: CancellationToken) {
         let rules = policies.list();
         if seen == 0 {
             // Nobody has said yet what is to be.
+            if again && !std::mem::replace(&mut told, true) {
+                tracing::error!("network policies are not enforced on this node: {UNREAD}");
+            }
             continue;
         }
         let table = if rules.is_empty() {

@@ -96,7 +96,6 @@ async fn a_node_reads_what_its_pods_need_and_nothing_of_others() {
         assert_eq!(code(client.namespaced::<PersistentVolumeClaim>(here).get(&name).await), expected);
         assert_eq!(code(client.all::<PersistentVolume>().get(&format!("pv-{name}")).await), expected);
         assert_eq!(code(client.namespaced::<Pod>(here).get(&name).await), expected);
-        assert_eq!(code(client.all::<Node>().get(&format!("n{}", &name[1..])).await), expected);
         let status = Patch::merge(&json!({ "status": { "phase": "Running" } }));
         assert_eq!(code(client.namespaced::<Pod>(here).patch_status(&name, status).await), expected);
     }

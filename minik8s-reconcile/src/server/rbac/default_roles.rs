@@ -236,16 +236,13 @@ pub(super) const ROLES: &[DefaultRole] = &[
         )],
     ),
     // The network of a node's pods has to know where other nodes are.
+    cluster_role("system:minik8s:node-network", &[On(READ, "core", "nodes")]),
+    // Who may speak to whom depends on all pods, and nodes are not to read those of others: bound to nobody, it is for
+    // an administrator to give it to nodes.
     cluster_role(
-        "system:minik8s:node-network",
-        &[
-            On("list watch", "core", "namespaces nodes"),
-            On("list watch", "networking.k8s.io", "networkpolicies"),
-        ],
+        "system:minik8s:network-policy",
+        &[On(READ, "core", "namespaces pods"), On(READ, "networking.k8s.io", "networkpolicies")],
     ),
-    // To enforce policies it has to know the labels of all pods. Nobody is bound to this: a node reads nothing of the pods of
-    // others unless an administrator has it so.
-    cluster_role("system:minik8s:node-network-policy", &[On("list watch", "core", "pods")]),
     // Whoever joins has to find out which cluster it is, before it is known.
     role("kube-public", "system:minik8s:cluster-info", &[Named("get", "core", "configmaps", "cluster-info")]),
     role(
