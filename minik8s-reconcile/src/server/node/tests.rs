@@ -111,7 +111,7 @@ async fn a_node_reads_what_its_pods_need_and_nothing_of_others() {
     assert_eq!(code(client.all::<Pod>().list(&ListParams::fields("spec.nodeName=n1")).await), 200);
     let watch = WatchParams { field_selector: "spec.nodeName=n1".to_owned(), ..WatchParams::default() };
     assert_eq!(code(client.all::<Pod>().watch(&watch).await), 200);
-    // Where the others are, its pods' network has to know.
+    // The way to the pods of another node is no secret.
     assert_eq!(code(client.all::<Node>().list(&all).await), 200);
     let error = client.namespaced::<Secret>(here).get("p2-vol").await.expect_err("not its own");
     assert_eq!(
