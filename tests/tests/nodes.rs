@@ -297,14 +297,7 @@ async fn leaves(scene: &Scene) -> anyhow::Result<()> {
     let real =
         format!("touch /run/leave && mount --bind {program} /run/leave && mount --make-private /run/leave");
     sh(format!("{real} && mount --bind /bin/false {program}")).await?;
-    let leave = || {
-        cluster
-            .on(
-                "n4",
-                &["/run/leave", "node", "leave", "--address", "10.100.0.14", "--pod-cidr", "10.244.4.0/24"],
-            )
-            .run()
-    };
+    let leave = || cluster.on("n4", &["/run/leave", "node", "leave", "--address", "10.100.0.14"]).run();
     leave().await?.failed_with(1, &["the agent of this node runs", "stop it first"])?;
     let agent = cluster.process_on("n4", "minik8s node")?.context("an agent")?;
     signal(agent, "-TERM").await?;
