@@ -9,7 +9,6 @@ use super::{node_affinity, taint};
 
 /// The names of the filters of this module, as Kubernetes' plugins are called.
 pub(super) const UNSCHEDULABLE: &str = "NodeUnschedulable";
-pub(super) const NAME: &str = "NodeName";
 pub(super) const TAINTS: &str = "TaintToleration";
 pub(super) const AFFINITY: &str = "NodeAffinity";
 pub(super) const PORTS: &str = "NodePorts";

@@ -151,7 +151,7 @@ impl Profile {
                 Change::Node { room, .. } => *room,
                 _ => false,
             },
-            filter::AFFINITY | filter::NAME => matches!(change, Change::Node { labels: true, .. }),
+            filter::AFFINITY => matches!(change, Change::Node { labels: true, .. }),
             filter::TAINTS | filter::UNSCHEDULABLE => matches!(change, Change::Node { taints: true, .. }),
             other => {
                 let named = self.filters.iter().find(|filter| filter.name() == other);
@@ -315,7 +315,7 @@ fn recall<'a>(
     let memo = memos.entry(demand.shape().clone()).or_default();
     memo.used = *clock;
     if memo.images_generation != cluster.images_generation() {
-        // How many nodes have an image matters to all of them.
+        // What share of the nodes has an image matters to all of them.
         memo.verdicts.clear();
         memo.images_generation = cluster.images_generation();
     }

@@ -57,7 +57,7 @@ fn images(demand: &Demand, node: &NodeInfo, cluster: &Snapshot) -> i64 {
     if node.images.is_empty() || containers.is_empty() {
         return 0;
     }
-    let nodes = i64::try_from(cluster.nodes().count().max(1)).unwrap_or(i64::MAX);
+    let nodes = i64::try_from(cluster.len().max(1)).unwrap_or(i64::MAX);
     let sum: i64 = containers
         .iter()
         .filter_map(|container| {

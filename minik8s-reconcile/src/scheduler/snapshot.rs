@@ -221,6 +221,8 @@ pub struct Snapshot {
     tallies: BTreeMap<PodSet, Tally>,
     carriers: BTreeMap<Term, Carriers>,
     topologies: BTreeMap<String, Topology>,
+    /// How many nodes pods may be given to.
+    existing: usize,
     /// How many nodes have an image.
     images: BTreeMap<String, usize>,
     images_generation: u64,
@@ -233,6 +235,16 @@ impl Snapshot {
     /// All nodes that pods may be given to, by number.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeInfo> {
         self.nodes.iter().filter(|n| n.exists())
+    }
+
+    /// How many nodes pods may be given to.
+    pub fn len(&self) -> usize {
+        self.existing
+    }
+
+    /// Whether there is no such node.
+    pub fn is_empty(&self) -> bool {
+        self.existing == 0
     }
 
     /// The node of that number.
@@ -253,7 +265,7 @@ impl Snapshot {
         &self.generations
     }
 
-    /// Changes when a node has other images than before.
+    /// Changes when a node has other images than before, and when there are more nodes or fewer.
     pub(super) fn images_generation(&self) -> u64 {
         self.images_generation
     }
@@ -531,7 +543,13 @@ impl Snapshot {
 
     fn touch(&mut self, index: usize) {
         self.clock += 1;
-        self.generations[index] = if self.nodes[index].exists() { self.clock } else { 0 };
+        let (was, is) = (self.generations[index] > 0, self.nodes[index].exists());
+        self.generations[index] = if is { self.clock } else { 0 };
+        if was != is {
+            self.existing = if is { self.existing + 1 } else { self.existing - 1 };
+            // What share of the nodes has an image is another one now.
+            self.images_generation += 1;
+        }
     }
 
     /// Gives the number of a node back of which nothing is left.
