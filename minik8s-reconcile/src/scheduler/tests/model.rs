@@ -141,12 +141,17 @@ fn some_node(rng: &Rng, name: &str) -> Arc<Node> {
     let taints =
         if rng.below(5) == 0 { json!([{ "key": "gpu", "effect": "NoSchedule" }]) } else { json!([]) };
     let cpu = 1 + rng.below(4);
+    let size = 500_000_000 * rng.below(3);
+    let images = if size > 0 { json!([{ "names": ["x"], "sizeBytes": size }]) } else { json!([]) };
     node(
         name,
         json!({
             "metadata": { "labels": labels },
             "spec": { "taints": taints, "unschedulable": rng.below(10) == 0 },
-            "status": { "allocatable": { "cpu": cpu.to_string(), "memory": "4Gi", "pods": "5" } },
+            "status": {
+                "allocatable": { "cpu": cpu.to_string(), "memory": "4Gi", "pods": "5" },
+                "images": images,
+            },
         }),
     )
 }
