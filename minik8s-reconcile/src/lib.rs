@@ -33,7 +33,7 @@
 //!
 //! # Features
 //! `embedded` (default): the durable storage. `http` (default): the HTTP face. `tls`: certificates for it. `remote`: a [`Client`] of another
-//! process, on `kube-client`. `conformance`: the suite that storages are tested with. The framework alone needs none.
+//! process, on `kube-client`. `conformance`: the suite that storages are tested with. `sim`: the simulator, for tests. The framework alone needs none.
 
 pub mod cache;
 pub mod client;
@@ -63,6 +63,8 @@ pub mod request;
 pub mod rng;
 pub mod scheduler;
 pub mod server;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
 pub mod storage;
 pub mod stored;
 

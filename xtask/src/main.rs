@@ -98,6 +98,17 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         times: usize,
     },
+    /// Run simulated clusters in which everything goes wrong.
+    #[command(
+        after_help = "Examples:\n  cargo xtask simulate --seeds 10000\n  cargo xtask simulate pods_find_nodes --seeds 100000"
+    )]
+    Simulate {
+        /// Only those whose name contains this.
+        filter: Option<String>,
+        /// How many seeds of each.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+    },
     /// Search for input that breaks what must hold of all input; needs cargo-fuzz, and installs it.
     #[command(after_help = "Example: cargo xtask fuzz protobuf --minutes 30")]
     Fuzz {
@@ -138,6 +149,7 @@ fn main() -> ExitCode {
         Command::ImageLoad { tar, name } => cluster::load_image(&name, &tar),
         Command::Test { suite } => test::run(suite),
         Command::Robustness { faults, times } => test::robustness(&faults, times),
+        Command::Simulate { filter, seeds } => test::simulate(seeds, filter.as_deref()),
         Command::Fuzz { target, minutes } => fuzz::run(&target, minutes),
         Command::Tidy => tidy::run(),
         Command::Ci => test::ci(),

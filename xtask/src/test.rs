@@ -33,6 +33,8 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
             "minik8s-tests",
             "--exclude",
             "minik8s-benches",
+            "--features",
+            "minik8s-reconcile/sim",
         ]))?;
         for example in ["embedded", "scheduler"] {
             loud(cargo().args(["run", "--quiet", "--package", "minik8s-reconcile", "--example", example]))?;
@@ -43,6 +45,27 @@ pub fn run(suite: Suite) -> anyhow::Result<()> {
         loud(cargo().args(["test", "--no-fail-fast", "--package", "minik8s-tests"]))?;
     }
     Ok(())
+}
+
+/// Simulated clusters, that many seeds of each, optimised.
+pub fn simulate(seeds: u64, filter: Option<&str>) -> anyhow::Result<()> {
+    say(&format!("{seeds} seeds of each simulation"));
+    loud(
+        cargo()
+            .args([
+                "test",
+                "--release",
+                "--package",
+                "minik8s-reconcile",
+                "--features",
+                "sim",
+                "--test",
+                "simulation",
+            ])
+            .args(["--", "--nocapture", "--test-threads", "1"])
+            .args(filter)
+            .env("SIM_SEEDS", seeds.to_string()),
+    )
 }
 
 /// Faults under load.
