@@ -209,6 +209,7 @@ impl<R: Reconciler> Worker<R> {
             }
             Err(_) => {
                 tracing::error!(controller = self.name, %key, "the reconciler panicked");
+                (environment.on_panic)(&self.name, key);
                 Outcome::Failed
             }
         };

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cache::{Cache, Caches};
 use crate::client::{Client, WriteLog};
 use crate::clock::Clock;
+use crate::key::Key;
 use crate::recorder::Recorder;
 use crate::rng::Rng;
 
@@ -87,4 +88,5 @@ pub(crate) struct Environment {
     pub(crate) rng: Rng,
     pub(crate) stop: CancellationToken,
     pub(crate) recorder: Arc<dyn Fn(&str) -> Recorder + Send + Sync>,
+    pub(crate) on_panic: Arc<dyn Fn(&str, &Key) + Send + Sync>,
 }

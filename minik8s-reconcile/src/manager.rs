@@ -12,6 +12,7 @@ use crate::client::Client;
 use crate::clock::Clock;
 use crate::controller::Controller;
 use crate::cx::Environment;
+use crate::key::Key;
 use crate::reconciler::Reconciler;
 use crate::recorder::Recorder;
 use crate::rng::Rng;
@@ -32,6 +33,7 @@ pub struct Manager {
     clock: Clock,
     rng: Rng,
     controllers: Vec<Start>,
+    on_panic: Arc<dyn Fn(&str, &Key) + Send + Sync>,
 }
 
 impl fmt::Debug for Manager {
@@ -43,7 +45,13 @@ impl fmt::Debug for Manager {
 impl Manager {
     /// A manager of controllers that work on the server of `client`.
     pub fn new(client: Client) -> Self {
-        Self { client, clock: Clock::system(), rng: Rng::from_entropy(), controllers: Vec::new() }
+        Self {
+            client,
+            clock: Clock::system(),
+            rng: Rng::from_entropy(),
+            controllers: Vec::new(),
+            on_panic: Arc::new(|_, _| {}),
+        }
     }
 
     /// Tells the controllers this time.
@@ -55,6 +63,13 @@ impl Manager {
     /// Gives the controllers these random numbers.
     pub fn rng(mut self, rng: Rng) -> Self {
         self.rng = rng;
+        self
+    }
+
+    /// Tells `f` of each reconciler that panics: the controller's name, and the key. The key is tried again, as after an
+    /// error.
+    pub fn on_panic(mut self, f: impl Fn(&str, &Key) + Send + Sync + 'static) -> Self {
+        self.on_panic = Arc::new(f);
         self
     }
 
@@ -100,6 +115,7 @@ impl Manager {
             clock: self.clock,
             rng: self.rng,
             stop: shutdown.clone(),
+            on_panic: self.on_panic,
             recorder: Arc::new(move |component| recorder.component(component)),
         };
         let starts: Vec<_> = self.controllers.into_iter().map(|start| start(environment.clone())).collect();

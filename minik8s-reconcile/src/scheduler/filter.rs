@@ -54,6 +54,15 @@ pub(super) fn matches_affinity(demand: &Demand, node: &NodeInfo) -> bool {
     node_affinity::matches(demand.spec(), node)
 }
 
+/// Whether the pod's node selector and affinity accept every node, because there are none.
+pub(super) fn matches_any_node(demand: &Demand) -> bool {
+    let spec = demand.spec();
+    let selects = spec.node_selector.as_ref().is_some_and(|selector| !selector.is_empty());
+    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let requires = affinity.is_some_and(|a| a.required_during_scheduling_ignored_during_execution.is_some());
+    !selects && !requires
+}
+
 /// Whether the pod tolerates the node's taints.
 pub(super) fn tolerates_taints(demand: &Demand, node: &NodeInfo) -> bool {
     let tolerations = demand.spec().tolerations.as_deref().unwrap_or_default();

@@ -18,15 +18,11 @@ pub(super) fn all(demand: &Demand) -> Option<PodSet> {
     (!demand.affinity.is_empty()).then(|| PodSet::all_of(demand.affinity.iter().map(|term| &term.set)))
 }
 
-/// By domain, the sum of what `on` says of its nodes.
-fn by_domain(cluster: &Snapshot, topology: &Topology, on: impl Fn(usize) -> i64) -> Vec<i64> {
-    let mut sums = vec![0_i64; topology.domains()];
-    for node in cluster.nodes() {
-        if let Some(domain) = topology.domain(node.index()) {
-            sums[domain] += on(node.index());
-        }
-    }
-    sums
+/// The nodes that are near one another, and a number for each group of them; groups at the end may be missing.
+type ByDomain<'a> = (&'a Topology, &'a [i64]);
+
+fn at((topology, sums): &ByDomain<'_>, node: usize) -> i64 {
+    topology.domain(node).and_then(|domain| sums.get(domain)).copied().unwrap_or(0)
 }
 
 impl Filter for InterPodAffinity {
@@ -35,17 +31,15 @@ impl Filter for InterPodAffinity {
     }
 
     fn check<'a>(&'a self, demand: &'a Demand, cluster: &'a Snapshot) -> Option<Check<'a>> {
-        let count = |term: &'a Term, set: &PodSet| {
-            let (topology, tally) = (cluster.topology(&term.topology_key), cluster.tally(set));
-            (topology, by_domain(cluster, topology, |node| tally.on(node)))
+        let count = |term: &'a Term, set: &PodSet| -> ByDomain<'a> {
+            let key = &term.topology_key;
+            (cluster.topology(key), &cluster.tally(set).sums(key).there)
         };
         let forbidden: Vec<_> = cluster
             .carriers(demand)
-            .filter(|(_, carriers)| !carriers.against.is_empty())
-            .map(|(term, carriers)| {
-                let topology = cluster.topology(&term.topology_key);
-                let on = |node| carriers.against.get(node).copied().unwrap_or(0).into();
-                (topology, by_domain(cluster, topology, on))
+            .filter(|(_, carriers)| !carriers.against_in.is_empty())
+            .map(|(term, carriers)| -> ByDomain<'a> {
+                (cluster.topology(&term.topology_key), &carriers.against_in)
             })
             .collect();
         let far: Vec<_> = demand.anti_affinity.iter().map(|term| count(term, &term.set)).collect();
@@ -58,9 +52,7 @@ impl Filter for InterPodAffinity {
         let first = near.iter().all(|(_, counts)| counts.iter().all(|n| *n == 0))
             && all(demand).is_some_and(|set| cluster.is_member(&set, demand));
         Some(Box::new(move |node| {
-            let there = |(topology, counts): &(&Topology, Vec<i64>)| {
-                topology.domain(node.index()).is_some_and(|domain| counts[domain] > 0)
-            };
+            let there = |counts: &ByDomain<'_>| at(counts, node.index()) > 0;
             let against =
                 |reason: &'static str, never| Some(Against { by: NAME, reason: reason.into(), never });
             let labelled = near.iter().all(|(topology, _)| topology.domain(node.index()).is_some());
@@ -106,23 +98,18 @@ impl Score for InterPodAffinity {
 
     fn rate<'a>(&'a self, demand: &'a Demand, cluster: &'a Snapshot, _: &[usize]) -> Option<Rate<'a>> {
         let own = demand.preferred.iter().map(|(weight, term)| {
-            let (topology, tally) = (cluster.topology(&term.topology_key), cluster.tally(&term.set));
-            (topology, by_domain(cluster, topology, |node| weight * tally.on(node)))
+            let key = &term.topology_key;
+            let there: &[i64] = &cluster.tally(&term.set).sums(key).there;
+            (*weight, (cluster.topology(key), there))
         });
-        let wishes = cluster.carriers(demand).filter(|(_, carriers)| !carriers.wish.is_empty());
-        let theirs = wishes.map(|(term, carriers)| {
-            let topology = cluster.topology(&term.topology_key);
-            let on = |node| carriers.wish.get(node).copied().unwrap_or(0);
-            (topology, by_domain(cluster, topology, on))
-        });
+        let wishes = cluster.carriers(demand).filter(|(_, carriers)| !carriers.wish_in.is_empty());
+        let theirs = wishes
+            .map(|(term, carriers)| (1, (cluster.topology(&term.topology_key), carriers.wish_in.as_slice())));
         let sums: Vec<_> = own.chain(theirs).collect();
         if sums.is_empty() {
             return None;
         }
-        Some(Box::new(move |node| {
-            let of = |(topology, sums): &(&Topology, Vec<i64>)| Some(sums[topology.domain(node.index())?]);
-            sums.iter().filter_map(of).sum()
-        }))
+        Some(Box::new(move |node| sums.iter().map(|(weight, sums)| weight * at(sums, node.index())).sum()))
     }
 
     /// Wishes may be below 0: from the least to the most is from 0 to 100.

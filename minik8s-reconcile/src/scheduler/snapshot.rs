@@ -133,13 +133,38 @@ impl NodeInfo {
     }
 }
 
-/// How many pods of a set are on each node.
+/// How many pods of a set are on each node, and in each domain of the topologies that have been asked for.
 #[derive(Clone, Debug)]
 pub struct Tally {
     there: Vec<u32>,
     /// Of those, the ones that are being deleted.
     leaving: Vec<u32>,
+    /// By label.
+    sums: BTreeMap<String, Sums>,
     used: u64,
+}
+
+/// How many pods of a set are in each domain of a topology.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    /// All of them.
+    pub there: Vec<i64>,
+    /// Those that are not being deleted.
+    pub staying: Vec<i64>,
+}
+
+impl Sums {
+    fn add(&mut self, domain: usize, there: i64, staying: i64) {
+        add(&mut self.there, domain, there);
+        add(&mut self.staying, domain, staying);
+    }
+}
+
+fn add(sums: &mut Vec<i64>, at: usize, amount: i64) {
+    if sums.len() <= at {
+        sums.resize(at + 1, 0);
+    }
+    sums[at] += amount;
 }
 
 impl Tally {
@@ -153,11 +178,48 @@ impl Tally {
         self.on(node) - i64::from(self.leaving.get(node).copied().unwrap_or(0))
     }
 
-    fn count(&mut self, demand: &Demand, node: usize, more: bool) {
+    /// How many are in each domain of the label `key`, on nodes that pods may be given to. Domains at the end may be missing.
+    ///
+    /// # Panics
+    /// Nobody has called [`Snapshot::prepare`] for a pod that has to do with it.
+    pub fn sums(&self, key: &str) -> &Sums {
+        &self.sums[key]
+    }
+
+    fn count(&mut self, demand: &Demand, node: usize, more: bool, topologies: &BTreeMap<String, Topology>) {
         step(&mut self.there, node, more);
         if demand.is_leaving() {
             step(&mut self.leaving, node, more);
         }
+        let one = if more { 1 } else { -1 };
+        for (key, sums) in &mut self.sums {
+            if let Some(domain) = topologies[key].domain(node) {
+                sums.add(domain, one, if demand.is_leaving() { 0 } else { one });
+            }
+        }
+    }
+
+    /// A node has moved from one domain to another.
+    fn moved(&mut self, key: &str, node: usize, from: Option<usize>, to: Option<usize>) {
+        let (there, staying) = (self.on(node), self.staying_on(node));
+        if let Some(sums) = self.sums.get_mut(key) {
+            from.into_iter().for_each(|domain| sums.add(domain, -there, -staying));
+            to.into_iter().for_each(|domain| sums.add(domain, there, staying));
+        }
+    }
+
+    /// Keeps sums for the label `key` too.
+    fn sum_up(&mut self, key: &str, topology: &Topology) {
+        if self.sums.contains_key(key) {
+            return;
+        }
+        let mut sums = Sums::default();
+        for node in 0..self.there.len() {
+            if let Some(domain) = topology.domain(node) {
+                sums.add(domain, self.on(node), self.staying_on(node));
+            }
+        }
+        self.sums.insert(key.to_owned(), sums);
     }
 }
 
@@ -171,18 +233,39 @@ fn step(counts: &mut Vec<u32>, node: usize, more: bool) {
 /// Pods that have a term, and thereby a say in where the pods of its set go.
 #[derive(Clone, Debug, Default)]
 pub struct Carriers {
-    /// How many on each node must not have pods of the set near them.
-    pub against: Vec<u32>,
-    /// How much those on each node would rather have them near.
-    pub wish: Vec<i64>,
+    against: Vec<u32>,
+    wish: Vec<i64>,
+    /// How many in each domain of the term's topology must not have pods of the set near them. Domains at the end may be
+    /// missing.
+    pub against_in: Vec<i64>,
+    /// How much those in each domain would rather have them near.
+    pub wish_in: Vec<i64>,
     count: usize,
 }
 
-/// Which nodes have the same value of a label.
+impl Carriers {
+    fn moved(&mut self, node: usize, from: Option<usize>, to: Option<usize>) {
+        let against: i64 = self.against.get(node).copied().unwrap_or(0).into();
+        let wish = self.wish.get(node).copied().unwrap_or(0);
+        for (domain, sign) in from.into_iter().map(|d| (d, -1)).chain(to.into_iter().map(|d| (d, 1))) {
+            if against != 0 {
+                add(&mut self.against_in, domain, sign * against);
+            }
+            if wish != 0 {
+                add(&mut self.wish_in, domain, sign * wish);
+            }
+        }
+    }
+}
+
+/// Which nodes have the same value of a label. Only nodes that pods may be given to are in a domain.
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
     numbers: BTreeMap<String, usize>,
     of_node: Vec<Option<usize>>,
+    /// How many nodes are in each domain, and in all of them.
+    sizes: Vec<usize>,
+    labelled: usize,
 }
 
 impl Topology {
@@ -196,14 +279,36 @@ impl Topology {
         self.numbers.len()
     }
 
-    fn set(&mut self, node: usize, value: Option<&String>) {
+    /// How many nodes are in each domain.
+    pub fn sizes(&self) -> &[usize] {
+        &self.sizes
+    }
+
+    /// How many nodes are in some domain.
+    pub fn labelled(&self) -> usize {
+        self.labelled
+    }
+
+    /// Sets the value that a node has; says in which domain it was, and is.
+    fn set(&mut self, node: usize, value: Option<&String>) -> (Option<usize>, Option<usize>) {
         if self.of_node.len() <= node {
             self.of_node.resize(node + 1, None);
         }
-        self.of_node[node] = value.map(|value| {
+        let domain = value.map(|value| {
             let next = self.numbers.len();
             *self.numbers.entry(value.clone()).or_insert(next)
         });
+        self.sizes.resize(self.numbers.len(), 0);
+        let before = std::mem::replace(&mut self.of_node[node], domain);
+        if let Some(before) = before {
+            self.sizes[before] -= 1;
+            self.labelled -= 1;
+        }
+        if let Some(domain) = domain {
+            self.sizes[domain] += 1;
+            self.labelled += 1;
+        }
+        (before, domain)
     }
 }
 
@@ -360,9 +465,8 @@ impl Snapshot {
     /// A node is as `node` says.
     pub fn set_node(&mut self, node: Arc<Node>) {
         let index = self.index_of(node.metadata.name.as_deref().unwrap_or_default());
-        for (key, topology) in &mut self.topologies {
-            topology.set(index, node.metadata.labels.as_ref().and_then(|l| l.get(key)));
-        }
+        let labels = node.metadata.labels.as_ref().filter(|_| node.metadata.deletion_timestamp.is_none());
+        self.set_domains(index, labels);
         let before = std::mem::take(&mut self.nodes[index].images);
         self.nodes[index].set(node);
         let after = self.nodes[index].images.clone();
@@ -378,12 +482,23 @@ impl Snapshot {
         let node = &mut self.nodes[index];
         node.node = None;
         node.allocatable = Amounts::default();
-        for topology in self.topologies.values_mut() {
-            topology.set(index, None);
-        }
+        self.set_domains(index, None);
         self.nominated.retain(|_, (node, _)| *node != index);
         self.touch(index);
         self.reuse(index);
+    }
+
+    /// A node is in the domains that these labels say; in none, without labels.
+    fn set_domains(&mut self, node: usize, labels: Option<&Labels>) {
+        for (key, topology) in &mut self.topologies {
+            let (from, to) = topology.set(node, labels.and_then(|labels| labels.get(key)));
+            if from == to {
+                continue;
+            }
+            self.tallies.values_mut().for_each(|tally| tally.moved(key, node, from, to));
+            let carriers = self.carriers.iter_mut().filter(|(term, _)| term.topology_key == *key);
+            carriers.for_each(|(_, carriers)| carriers.moved(node, from, to));
+        }
     }
 
     /// A pod is on the node of that name. One that was elsewhere is moved.
@@ -445,6 +560,14 @@ impl Snapshot {
         }
         for term in demand.terms() {
             self.know(&term.topology_key);
+            let topology = &self.topologies[&term.topology_key];
+            // A pod looks for those that meet all of its terms, too.
+            for set in [Some(&term.set), affinity.as_ref()].into_iter().flatten() {
+                self.tallies
+                    .get_mut(set)
+                    .into_iter()
+                    .for_each(|tally| tally.sum_up(&term.topology_key, topology));
+            }
         }
         if self.tallies.len() > TALLIES {
             let mut ages: Vec<u64> = self.tallies.values().map(|t| t.used).collect();
@@ -458,7 +581,7 @@ impl Snapshot {
     fn know(&mut self, key: &str) {
         if !self.topologies.contains_key(key) {
             let mut topology = Topology::default();
-            for node in self.nodes.iter().filter(|n| n.node.is_some()) {
+            for node in self.nodes() {
                 topology.set(node.index, node.labels().get(key));
             }
             self.topologies.insert(key.to_owned(), topology);
@@ -466,10 +589,12 @@ impl Snapshot {
     }
 
     fn recount(&mut self, set: PodSet) {
-        let mut tally = Tally { there: Vec::new(), leaving: Vec::new(), used: self.clock };
+        let sums = self.tallies.remove(&set).map(|tally| tally.sums).unwrap_or_default();
+        let sums = sums.into_keys().map(|key| (key, Sums::default())).collect();
+        let mut tally = Tally { there: Vec::new(), leaving: Vec::new(), sums, used: self.clock };
         for node in &self.nodes {
             for demand in node.pods.values().filter(|demand| self.is_member(&set, demand)) {
-                tally.count(demand, node.index, true);
+                tally.count(demand, node.index, true, &self.topologies);
             }
         }
         self.tallies.insert(set, tally);
@@ -480,7 +605,7 @@ impl Snapshot {
         let of_namespace = self.namespaces.get(namespace).unwrap_or(&NO_LABELS);
         for (set, tally) in &mut self.tallies {
             if set.contains(namespace, of_namespace, demand.labels()) {
-                tally.count(demand, node, more);
+                tally.count(demand, node, more, &self.topologies);
             }
         }
         let against = demand.anti_affinity.iter().map(|term| (term, true, 0));
@@ -491,14 +616,15 @@ impl Snapshot {
             if more {
                 self.know(&term.topology_key);
             }
+            let domain = self.topologies[&term.topology_key].domain(node);
             let carriers = self.carriers.entry(term.clone()).or_default();
+            let sign = if more { 1 } else { -1 };
             if against {
                 step(&mut carriers.against, node, more);
+                domain.into_iter().for_each(|domain| add(&mut carriers.against_in, domain, sign));
             } else {
-                if carriers.wish.len() <= node {
-                    carriers.wish.resize(node + 1, 0);
-                }
-                carriers.wish[node] += if more { wish } else { -wish };
+                add(&mut carriers.wish, node, sign * wish);
+                domain.into_iter().for_each(|domain| add(&mut carriers.wish_in, domain, sign * wish));
             }
             carriers.count = if more { carriers.count + 1 } else { carriers.count.saturating_sub(1) };
             if carriers.count == 0 {

@@ -18,12 +18,23 @@ fn by_domain(
     demand: &Demand,
     cluster: &Snapshot,
     constraint: &Constraint,
-    counts: impl Fn(&NodeInfo) -> bool,
+    others: &[&Topology],
 ) -> Vec<Option<i64>> {
-    let topology = cluster.topology(&constraint.term.topology_key);
+    let key = &constraint.term.topology_key;
+    let topology = cluster.topology(key);
     let tally = cluster.tally(&constraint.term.set);
+    let all_eligible = !constraint.honors_taints
+        && (!constraint.honors_affinity || filter::matches_any_node(demand))
+        && others.iter().all(|other| std::ptr::eq(*other, topology) || other.labelled() == cluster.len());
+    if all_eligible {
+        // Then it has been summed up already.
+        let sums = &tally.sums(key).staying;
+        let in_domain =
+            |(domain, size): (usize, &usize)| (*size > 0).then(|| sums.get(domain).copied().unwrap_or(0));
+        return topology.sizes().iter().enumerate().map(in_domain).collect();
+    }
     let mut sums = vec![None; topology.domains()];
-    for node in cluster.nodes().filter(|node| counts(node)) {
+    for node in cluster.nodes().filter(|node| has_all(others, node)) {
         let Some(domain) = topology.domain(node.index()) else { continue };
         let eligible = (!constraint.honors_affinity || filter::matches_affinity(demand, node))
             && (!constraint.honors_taints || filter::tolerates_taints(demand, node));
@@ -59,7 +70,7 @@ impl Filter for PodTopologySpread {
             .iter()
             .filter(|constraint| constraint.required)
             .map(|constraint| {
-                let sums = by_domain(demand, cluster, constraint, |node| has_all(&all, node));
+                let sums = by_domain(demand, cluster, constraint, &all);
                 let known = sums.iter().flatten().count();
                 let fewest = sums.iter().flatten().copied().min().unwrap_or(0);
                 let fewest = if known < constraint.min_domains { 0 } else { fewest };
@@ -116,7 +127,7 @@ impl Score for PodTopologySpread {
             .filter(|constraint| !constraint.required)
             .map(|constraint| {
                 let topology = cluster.topology(&constraint.term.topology_key);
-                let sums = by_domain(demand, cluster, constraint, |node| has_all(&all, node));
+                let sums = by_domain(demand, cluster, constraint, &all);
                 let mut among: Vec<usize> =
                     feasible.iter().filter_map(|&node| topology.domain(node)).collect();
                 among.sort_unstable();

@@ -165,6 +165,12 @@ struct Inner {
 #[derive(Clone)]
 pub(super) struct History(Arc<Mutex<Inner>>);
 
+impl fmt::Debug for History {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "History({} writes)", self.writes())
+    }
+}
+
 impl History {
     pub(super) fn new(registry: Arc<Registry>, clock: Clock, judges: Vec<(String, Judge)>) -> Self {
         Self(Arc::new(Mutex::new(Inner {

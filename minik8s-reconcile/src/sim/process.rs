@@ -13,6 +13,7 @@ use super::faults::Line;
 use super::history::History;
 use crate::client::Client;
 use crate::clock::Clock;
+use crate::key::Key;
 use crate::kinds::Kinds;
 use crate::manager::Manager;
 use crate::rng::Rng;
@@ -33,12 +34,17 @@ pub struct Process {
     pub rng: Rng,
     /// Cancelled when it is to end.
     pub stop: CancellationToken,
+    history: History,
 }
 
 impl Process {
-    /// A manager on this process's client, clock and chance.
+    /// A manager on this process's client, clock and chance. It is a violation if one of its reconcilers panics.
     pub fn manager(&self) -> Manager {
-        Manager::new(self.client.clone()).clock(self.clock.clone()).rng(self.rng.clone())
+        let history = self.history.clone();
+        let on_panic = move |controller: &str, key: &Key| {
+            history.violated("reconcilers do not panic", format!("{controller} did, at {key}"));
+        };
+        Manager::new(self.client.clone()).clock(self.clock.clone()).rng(self.rng.clone()).on_panic(on_panic)
     }
 }
 
@@ -73,6 +79,7 @@ impl Host {
                 clock: self.clock.clone(),
                 rng: rng.child("program"),
                 stop: stop.clone(),
+                history: self.history.clone(),
             };
             let program = self.program.clone();
             let living = AssertUnwindSafe(async move { program(process).await }).catch_unwind();
