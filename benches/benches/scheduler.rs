@@ -156,7 +156,8 @@ async fn create(client: &Client, pod: Value) -> anyhow::Result<()> {
 }
 
 fn pod(name: &str, kind: Kind, n: usize, node: Option<usize>) -> Value {
-    let group = format!("g{}", n / 500);
+    // Pods that are there before are of groups of their own, and in nobody's way.
+    let group = format!("{}{}", if node.is_some() { "p" } else { "g" }, n / 500);
     let same = json!({ "matchLabels": { "group": group } });
     let mut spec = json!({
         "containers": [{ "name": "main", "image": "app:1",

@@ -88,5 +88,8 @@ pub(crate) struct Environment {
     pub(crate) rng: Rng,
     pub(crate) stop: CancellationToken,
     pub(crate) recorder: Arc<dyn Fn(&str) -> Recorder + Send + Sync>,
-    pub(crate) on_panic: Arc<dyn Fn(&str, &Key) + Send + Sync>,
+    pub(crate) on_panic: OnPanic,
 }
+
+/// Is told of reconcilers that panic: the controller's name, and the key.
+pub(crate) type OnPanic = Arc<dyn Fn(&str, &Key) + Send + Sync>;

@@ -11,7 +11,7 @@ use crate::cache::Caches;
 use crate::client::Client;
 use crate::clock::Clock;
 use crate::controller::Controller;
-use crate::cx::Environment;
+use crate::cx::{Environment, OnPanic};
 use crate::key::Key;
 use crate::reconciler::Reconciler;
 use crate::recorder::Recorder;
@@ -33,7 +33,7 @@ pub struct Manager {
     clock: Clock,
     rng: Rng,
     controllers: Vec<Start>,
-    on_panic: Arc<dyn Fn(&str, &Key) + Send + Sync>,
+    on_panic: OnPanic,
 }
 
 impl fmt::Debug for Manager {

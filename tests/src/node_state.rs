@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::Cluster;
 
-/// Lists one thing a line: what kind it is, then which.
+/// Lists one thing a line: what kind it is, then which. Of a tunnel, what it knows of other nodes counts too.
 const SCRIPT: &str = r#"
 each() { what=$1; shift; "$@" 2>/dev/null | while read -r line; do echo "$what $line"; done; }
 each container ctr -n k8s.io containers ls -q
@@ -27,6 +27,7 @@ each shim sh -c "ps -e -o comm= | grep containerd-shim"
 each nft sh -c "nft list ruleset"
 # Whether a link is up says who uses it, not that it is there.
 each route sh -c "ip route | sed 's/ linkdown//'"
+each forwarding sh -c "bridge fdb show dev mk8s-vxlan"
 "#;
 
 /// How long a node may take to clean up behind a pod.
@@ -37,13 +38,21 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct NodeState(BTreeMap<String, BTreeSet<String>>);
 
 impl NodeState {
-    /// Looks.
+    /// Looks at the first node.
     ///
     /// # Errors
     /// The node does not run.
     pub async fn of(cluster: &Cluster) -> anyhow::Result<Self> {
+        Self::of_node(cluster, "n1").await
+    }
+
+    /// Looks at the node of that name.
+    ///
+    /// # Errors
+    /// The node does not run.
+    pub async fn of_node(cluster: &Cluster, node: &str) -> anyhow::Result<Self> {
         let mut state: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for line in cluster.node_sh(SCRIPT).await?.lines() {
+        for line in cluster.on(node, &["sh", "-c", SCRIPT]).ok().await?.lines() {
             let (what, which) = line.split_once(' ').unwrap_or((line, ""));
             state.entry(what.to_owned()).or_default().insert(which.to_owned());
         }
@@ -65,14 +74,22 @@ impl NodeState {
         self.0.iter().flat_map(of).collect()
     }
 
-    /// Waits until the node has nothing that it did not have before.
+    /// Waits until the first node has nothing that it did not have before.
     ///
     /// # Errors
     /// It still has after half a minute; all of it is in the error.
     pub async fn back_to(before: &Self, cluster: &Cluster) -> anyhow::Result<()> {
+        Self::back_to_on(before, cluster, "n1").await
+    }
+
+    /// As [`Self::back_to`], for the node of that name.
+    ///
+    /// # Errors
+    /// As [`Self::back_to`].
+    pub async fn back_to_on(before: &Self, cluster: &Cluster, node: &str) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left = Self::of(cluster).await?.beyond(before);
+            let left = Self::of_node(cluster, node).await?.beyond(before);
             if left.is_empty() {
                 return Ok(());
             }

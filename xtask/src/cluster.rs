@@ -66,6 +66,9 @@ pub struct UpArgs {
     /// How long pods stay on a node that is down, where they do not say. Kubernetes has 300, which is long to watch.
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     toleration_seconds: u32,
+    /// An option of every node's agent, as `minik8s node --help` lists them; may be given several times.
+    #[arg(long = "agent-option", value_name = "OPTION", allow_hyphen_values = true)]
+    agent_options: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -97,6 +100,7 @@ pub fn up(args: &UpArgs) -> anyhow::Result<()> {
             all_in_one,
             etcd: members,
             toleration_seconds,
+            agent_options: args.agent_options.clone(),
         })?;
         (planes.to_vec(), workers.to_vec())
     } else {

@@ -56,6 +56,9 @@ pub struct InitArgs {
     /// The members of the etcd that objects are in; one of them runs here.
     #[arg(long)]
     etcd: Option<String>,
+    /// An option of the node's agent.
+    #[arg(long = "agent-option", allow_hyphen_values = true)]
+    agent_options: Vec<String>,
 }
 
 /// Moves into the control group and becomes `words`.
@@ -223,7 +226,7 @@ fn server(args: &InitArgs, socket: i32) -> Command {
 fn node(args: &InitArgs) -> Command {
     let mut node = Command::new(&args.program);
     node.args(["node", "--name", &args.node, "--address", &args.address]);
-    node.args(["--server-kubeconfig", KUBECONFIG]);
+    node.args(["--server-kubeconfig", KUBECONFIG]).args(&args.agent_options);
     node
 }
 
@@ -234,13 +237,13 @@ fn worker(args: &InitArgs) -> Command {
     if let Some(words) = &args.join {
         node.args(["join", "-f", MANIFEST]).args(words.split_whitespace());
     }
-    node.args(["--address", &args.address]);
+    node.args(["--address", &args.address]).args(&args.agent_options);
     node
 }
 
 fn up(args: &InitArgs, socket: i32) -> Command {
     let mut up = with_socket(args, socket, "up");
-    up.args(["--name", &args.node, "--address", &args.address]);
+    up.args(["--name", &args.node, "--address", &args.address]).args(&args.agent_options);
     up
 }
 

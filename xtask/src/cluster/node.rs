@@ -145,7 +145,8 @@ impl Node {
             .arg("--dir")
             .arg(self.dir())
             .arg("--program")
-            .arg(&settings.program);
+            .arg(&settings.program)
+            .args(settings.agent_options.iter().map(|option| format!("--agent-option={option}")));
         match role {
             Role::ControlPlane(socket) => {
                 let fd = socket.as_raw_fd().to_string();

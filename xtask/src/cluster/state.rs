@@ -20,6 +20,9 @@ pub(super) struct Settings {
     pub(super) etcd: Option<String>,
     /// How long pods stay on a node that is down, where they do not say.
     pub(super) toleration_seconds: u32,
+    /// Options of every node's agent.
+    #[serde(default)]
+    pub(super) agent_options: Vec<String>,
 }
 
 /// A cluster, up or not.
