@@ -74,22 +74,15 @@ impl NodeState {
         self.0.iter().flat_map(of).collect()
     }
 
-    /// Waits until the first node has nothing that it did not have before.
+    /// Waits until a node has nothing that it did not have before, but for what begins with one of `stays`.
     ///
     /// # Errors
     /// It still has after half a minute; all of it is in the error.
-    pub async fn back_to(before: &Self, cluster: &Cluster) -> anyhow::Result<()> {
-        Self::back_to_on(before, cluster, "n1").await
-    }
-
-    /// As [`Self::back_to`], for the node of that name.
-    ///
-    /// # Errors
-    /// As [`Self::back_to`].
-    pub async fn back_to_on(before: &Self, cluster: &Cluster, node: &str) -> anyhow::Result<()> {
+    pub async fn back_to(before: &Self, cluster: &Cluster, node: &str, stays: &[&str]) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let left = Self::of_node(cluster, node).await?.beyond(before);
+            let mut left = Self::of_node(cluster, node).await?.beyond(before);
+            left.retain(|line| !stays.iter().any(|beginning| line.starts_with(beginning)));
             if left.is_empty() {
                 return Ok(());
             }

@@ -16,7 +16,7 @@ use crate::{Cluster, NodeState, Scene};
 
 /// How many cases run at once: most of their time they wait.
 const AT_ONCE: u32 = 6;
-/// How long a case may take.
+/// How long a case may take, unless the environment says so otherwise: `CASE_SECONDS=3600`.
 const LIMIT: Duration = Duration::from_secs(240);
 
 type Outcome = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
@@ -32,6 +32,7 @@ struct Case {
 pub struct Suite {
     cases: Vec<Case>,
     cluster: &'static [&'static str],
+    stays: &'static [&'static str],
 }
 
 struct Options {
@@ -45,13 +46,20 @@ impl Suite {
     /// A suite without cases.
     #[expect(clippy::new_without_default, reason = "a suite without cases is only the beginning of one")]
     pub fn new() -> Self {
-        Self { cases: Vec::new(), cluster: &[] }
+        Self { cases: Vec::new(), cluster: &[], stays: &[] }
     }
 
     /// Brings its cluster up with these options of `cargo xtask cluster-up`, instead of one node.
     #[must_use]
     pub fn cluster(mut self, options: &'static [&'static str]) -> Self {
         self.cluster = options;
+        self
+    }
+
+    /// What begins with one of these may be on the node afterwards and not before, as lines of a [`NodeState`].
+    #[must_use]
+    pub fn stays(mut self, beginnings: &'static [&'static str]) -> Self {
+        self.stays = beginnings;
         self
     }
 
@@ -126,7 +134,7 @@ impl Suite {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let result = tokio::select! {
-            result = run_all(&cluster, cases) => result,
+            result = run_all(&cluster, cases, self.stays) => result,
             _ = terminate.recv() => Err(anyhow::anyhow!("stopped by SIGTERM")),
             _ = interrupt.recv() => Err(anyhow::anyhow!("stopped by SIGINT")),
         };
@@ -149,7 +157,7 @@ impl Suite {
 }
 
 /// How many passed and failed.
-async fn run_all(cluster: &Arc<Cluster>, cases: Vec<Case>) -> anyhow::Result<(usize, usize)> {
+async fn run_all(cluster: &Arc<Cluster>, cases: Vec<Case>, stays: &[&str]) -> anyhow::Result<(usize, usize)> {
     let kube = cluster.client().await?;
     let before = NodeState::of(cluster).await?;
     let places = Semaphore::new(AT_ONCE as usize);
@@ -176,7 +184,7 @@ async fn run_all(cluster: &Arc<Cluster>, cases: Vec<Case>) -> anyhow::Result<(us
     let outcomes = outcomes.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let mut passed = outcomes.iter().filter(|passed| **passed).count();
     let mut failed = outcomes.len() - passed;
-    match NodeState::back_to(&before, cluster).await {
+    match NodeState::back_to(&before, cluster, "n1", stays).await {
         Ok(()) => passed += 1,
         Err(error) => {
             failed += 1;
@@ -199,12 +207,14 @@ async fn run_one(
 ) -> anyhow::Result<()> {
     let scene = Scene::set(cluster, kube, namespace).await?;
     let mut task = tokio::spawn(body(scene.clone()));
-    let outcome = match tokio::time::timeout(LIMIT, &mut task).await {
+    let asked = std::env::var("CASE_SECONDS").ok().and_then(|text| text.parse().ok());
+    let limit = asked.map_or(LIMIT, Duration::from_secs);
+    let outcome = match tokio::time::timeout(limit, &mut task).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => Err(anyhow::Error::new(panic)),
         Err(_) => {
             task.abort();
-            bail!("it takes longer than {LIMIT:?}\n---- pods\n{}", scene.picture().await)
+            bail!("it takes longer than {limit:?}\n---- pods\n{}", scene.picture().await)
         }
     };
     let picture = if outcome.is_err() { scene.picture().await } else { String::new() };

@@ -102,7 +102,7 @@ async fn nothing_left(scene: Scene) -> anyhow::Result<()> {
     scene.minik8s(&["delete", "pod", "starting", "--no-wait"]).ok().await?;
     scene.minik8s(&["delete", "pod", "full-1", "full-2", "--force"]).ok().await?;
     scene.minik8s(&["delete", "pods", "--all"]).ok().await?;
-    NodeState::back_to(&before, scene.cluster()).await
+    NodeState::back_to(&before, scene.cluster(), "n1", &[]).await
 }
 
 async fn used_again(scene: Scene) -> anyhow::Result<()> {
@@ -117,7 +117,7 @@ async fn used_again(scene: Scene) -> anyhow::Result<()> {
         scene.minik8s(&["delete", "pod", "again"]).ok().await?;
     }
     ensure!(uids.len() == 5, "{uids:?}");
-    NodeState::back_to(&before, scene.cluster()).await
+    NodeState::back_to(&before, scene.cluster(), "n1", &[]).await
 }
 
 async fn twice(scene: Scene) -> anyhow::Result<()> {

@@ -67,7 +67,7 @@ pub(super) async fn churn(scene: Scene) -> anyhow::Result<()> {
         );
     }
     for (node, before) in NODES.iter().zip(&before) {
-        NodeState::back_to_on(before, scene.cluster(), node).await.with_context(|| format!("on {node}"))?;
+        NodeState::back_to(before, scene.cluster(), node, &[]).await.with_context(|| format!("on {node}"))?;
     }
     Ok(())
 }
