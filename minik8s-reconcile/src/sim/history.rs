@@ -17,6 +17,8 @@ use crate::stored::Stored;
 
 /// How many of the last writes a report shows.
 const SHOWN: usize = 40;
+/// More writes than any run needs. Whoever writes in answer to what was written stops simulated time.
+const TOO_MANY: usize = 50_000;
 
 /// All objects as they are at one revision.
 pub struct State {
@@ -281,6 +283,10 @@ impl Inner {
             }
         }
         self.lines.push(Line { at, revision: self.revision, deed, key });
+        if self.lines.len() > TOO_MANY && self.violation.is_none() {
+            let (property, why) = ("it comes to rest".to_owned(), format!("{TOO_MANY} writes, and no end"));
+            self.violation = Some(Violation { property, why, revision: self.revision, at });
+        }
     }
 }
 
@@ -307,6 +313,10 @@ impl Storage for Recorded {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StorageError> {
+        if self.history.violation().is_some() {
+            // The run is over, and nothing that goes on is to keep it from its end.
+            return Err(StorageError::Unavailable("the run is over".to_owned()));
+        }
         let keys: Vec<(String, bool)> = txn
             .ops
             .iter()
